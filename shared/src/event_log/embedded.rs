@@ -1,0 +1,1 @@
+//! Embedded event log (being written).

@@ -1,0 +1,1 @@
+//! In-memory event log (being written).

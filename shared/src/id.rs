@@ -1,0 +1,137 @@
+//! Identifiers: short, validated, opaque strings.
+//! Owns: the one rule for what an id may look like (contract 1: `[A-Za-z0-9_-]{1,64}`).
+//! Never: interprets an id; two different byte strings are two different ids.
+
+use std::fmt;
+
+use compact_str::CompactString;
+use serde::{Deserialize, Serialize};
+
+/// The longest id in bytes.
+pub const MAX_ID_BYTES: usize = 64;
+
+/// Why a string is not an id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not an id: use 1 to {MAX_ID_BYTES} of A-Z a-z 0-9 _ -")]
+pub struct BadId {
+    /// The offending text, cut to 80 characters.
+    pub text: String,
+}
+
+fn check(text: &str) -> Result<(), BadId> {
+    let fits = (1..=MAX_ID_BYTES).contains(&text.len());
+    let clean = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    if fits && clean { Ok(()) } else { Err(BadId { text: text.chars().take(80).collect() }) }
+}
+
+macro_rules! id_type {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "CompactString", into = "CompactString")]
+        pub struct $name(CompactString);
+
+        impl $name {
+            /// Checks the form and takes the text.
+            ///
+            /// # Errors
+            /// [`BadId`] when the text is not `[A-Za-z0-9_-]{1,64}`.
+            pub fn new(text: impl AsRef<str>) -> Result<Self, BadId> {
+                let text = text.as_ref();
+                check(text)?;
+                Ok(Self(CompactString::new(text)))
+            }
+
+            /// The id's exact text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::borrow::Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = BadId;
+            fn from_str(text: &str) -> Result<Self, BadId> {
+                Self::new(text)
+            }
+        }
+
+        impl TryFrom<CompactString> for $name {
+            type Error = BadId;
+            fn try_from(text: CompactString) -> Result<Self, BadId> {
+                check(&text)?;
+                Ok(Self(text))
+            }
+        }
+
+        impl From<$name> for CompactString {
+            fn from(id: $name) -> Self {
+                id.0
+            }
+        }
+    };
+}
+
+id_type! {
+    /// An event's idempotency key (`clickId` is its alias at the edge).
+    EventId
+}
+id_type! {
+    /// An ad: the log's partition key.
+    AdId
+}
+id_type! {
+    /// A campaign: what a price belongs to.
+    CampaignId
+}
+id_type! {
+    /// An advertiser: the tenant that API keys are scoped to.
+    AdvertiserId
+}
+id_type! {
+    /// One served impression; clicks on the same one within a day are repeat clicks.
+    ImpressionId
+}
+id_type! {
+    /// Any other reference the pipeline carries but does not interpret.
+    RefId
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_take_the_contract_alphabet_and_nothing_else() {
+        assert!(EventId::new("aZ09_-").is_ok());
+        assert!(EventId::new("x".repeat(64)).is_ok());
+        for bad in ["", "a b", "é", "a/b", "..", "a\r\nb"] {
+            assert!(EventId::new(bad).is_err(), "{bad:?}");
+        }
+        assert!(EventId::new("x".repeat(65)).is_err());
+    }
+}

@@ -1,0 +1,27 @@
+//! The vocabulary every layer speaks, and the ports through which layers meet.
+//!
+//! *click → log → speed → serving* and *log → lake → batch → reconcile → serving* use these words only:
+//! [`event::Event`] travels, [`verdict`] judges, [`price`] prices, [`rollup`] sums; [`event_log::EventLog`] and
+//! [`serving_store::ServingStore`] are where the layers meet. Depends on no crate of ours. A thing moves here
+//! only when two crates need it.
+
+pub mod config;
+pub mod error;
+pub mod event;
+pub mod event_log;
+pub mod id;
+mod json;
+pub mod money;
+pub mod partition;
+pub mod price;
+pub mod progress;
+pub mod rollup;
+pub mod serving_store;
+pub mod shutdown;
+pub mod sketch;
+pub mod telemetry;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod time;
+pub mod verdict;
+pub mod wire;

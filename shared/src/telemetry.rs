@@ -1,0 +1,44 @@
+//! Telemetry: logs on stderr, metrics for Prometheus.
+//! INFO is lifecycle, WARN is recovered without loss, ERROR needs a human; nothing per event above TRACE.
+
+use tracing_subscriber::EnvFilter;
+
+/// Starts logging to stderr; `RUST_LOG` overrides `filter`. Calling it twice keeps the first.
+pub fn start_logging(filter: &str, json: bool) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let started = if json { builder.json().try_init() } else { builder.try_init() };
+    if started.is_err() {
+        tracing::debug!("logging was already started");
+    }
+}
+
+/// Every metric name, once. `<layer>_<noun>_<unit>[_total]`; labels are bounded (never an ad or campaign id).
+pub mod metric_names {
+    /// Events at the gateway, by `outcome` (accepted, or a reject reason).
+    pub const GATEWAY_EVENTS: &str = "clickledger_gateway_events_total";
+    /// HTTP requests, by `route` and `status`.
+    pub const HTTP_REQUESTS: &str = "clickledger_http_requests_total";
+    /// HTTP request duration, by `route`.
+    pub const HTTP_SECONDS: &str = "clickledger_http_request_seconds";
+    /// Events in the speed layer, by `outcome` (counted, duplicate, repeat_click, invalid, late, dead_letter).
+    pub const SPEED_EVENTS: &str = "clickledger_speed_events_total";
+    /// Rows the speed layer upserted.
+    pub const SPEED_ROWS: &str = "clickledger_speed_rows_total";
+    /// Records between the speed layer and the end of the log.
+    pub const SPEED_LAG: &str = "clickledger_speed_lag_records";
+    /// Seconds from ingest to visible, 95th percentile.
+    pub const SPEED_FRESHNESS: &str = "clickledger_speed_ingest_p95_seconds";
+    /// Events archived, by `table` (events, bad).
+    pub const LAKE_EVENTS: &str = "clickledger_lake_events_total";
+    /// Records between the archiver and the end of the log.
+    pub const LAKE_LAG: &str = "clickledger_lake_lag_records";
+    /// Delta commits by the archiver.
+    pub const LAKE_COMMITS: &str = "clickledger_lake_commits_total";
+}
+
+/// Installs the Prometheus recorder; the returned handle renders `/metrics`. `None` when one is installed already.
+#[must_use]
+pub fn start_metrics() -> Option<metrics_exporter_prometheus::PrometheusHandle> {
+    metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder().ok()
+}

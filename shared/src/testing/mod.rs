@@ -1,0 +1,1 @@
+//! What tests of several crates share (feature `testing`): conformance suites and generators.

@@ -1,0 +1,229 @@
+//! The wire form of an event: protobuf, on the log and (for clients that like it) at the edge.
+//! `proto/event.proto` is the same message for other languages; a test keeps the two equal.
+//! On the log a record is one version byte and the message. Old versions stay readable for ever.
+
+use std::collections::BTreeMap;
+
+use prost::Message;
+
+use crate::event::{Event, Fingerprint, RejectReason, Rejection, Submission};
+use crate::id::{CampaignId, RefId};
+use crate::time::Timestamp;
+use crate::verdict::InvalidCode;
+
+/// The version byte of today's records.
+pub const WIRE_VERSION: u8 = 1;
+
+/// An event as bytes: what a client sends (1 to 31) and what capture adds (32 and up).
+/// Times are UTC microseconds.
+#[derive(Clone, PartialEq, Eq, Message)]
+#[allow(missing_docs)] // the fields are those of contract 1, documented on `Event`
+pub struct EventMessage {
+    #[prost(string, optional, tag = "1")]
+    pub event_id: Option<String>,
+    #[prost(string, optional, tag = "2")]
+    pub event_type: Option<String>,
+    #[prost(int64, optional, tag = "3")]
+    pub event_time: Option<i64>,
+    #[prost(string, optional, tag = "4")]
+    pub ad_id: Option<String>,
+    #[prost(string, optional, tag = "5")]
+    pub campaign_id: Option<String>,
+    #[prost(string, optional, tag = "6")]
+    pub advertiser_id: Option<String>,
+    #[prost(string, optional, tag = "7")]
+    pub creative_id: Option<String>,
+    #[prost(string, optional, tag = "8")]
+    pub publisher_id: Option<String>,
+    #[prost(string, optional, tag = "9")]
+    pub impression_id: Option<String>,
+    #[prost(string, optional, tag = "10")]
+    pub user_pseudo_id: Option<String>,
+    #[prost(string, optional, tag = "11")]
+    pub session_id: Option<String>,
+    #[prost(string, optional, tag = "12")]
+    pub bid_request_id: Option<String>,
+    #[prost(string, optional, tag = "13")]
+    pub country: Option<String>,
+    #[prost(string, optional, tag = "14")]
+    pub device_type: Option<String>,
+    #[prost(string, optional, tag = "15")]
+    pub ip_hash: Option<String>,
+    #[prost(string, optional, tag = "16")]
+    pub user_agent: Option<String>,
+    #[prost(string, optional, tag = "17")]
+    pub url: Option<String>,
+    #[prost(int64, optional, tag = "18")]
+    pub cost_micros: Option<i64>,
+    #[prost(string, optional, tag = "19")]
+    pub currency: Option<String>,
+    #[prost(uint32, optional, tag = "20")]
+    pub schema_version: Option<u32>,
+    #[prost(btree_map = "string, string", tag = "21")]
+    pub extra: BTreeMap<String, String>,
+    #[prost(string, optional, tag = "22")]
+    pub signature: Option<String>,
+    #[prost(string, optional, tag = "23")]
+    pub key_id: Option<String>,
+    #[prost(int64, optional, tag = "24")]
+    pub expires_at: Option<i64>,
+    #[prost(string, optional, tag = "25")]
+    pub nonce: Option<String>,
+    #[prost(int64, optional, tag = "32")]
+    pub ingest_time: Option<i64>,
+    #[prost(string, optional, tag = "33")]
+    pub region: Option<String>,
+    #[prost(string, optional, tag = "34")]
+    pub invalid: Option<String>,
+    #[prost(bytes = "vec", optional, tag = "35")]
+    pub fingerprint: Option<Vec<u8>>,
+    #[prost(string, optional, tag = "36")]
+    pub traceparent: Option<String>,
+}
+
+/// Several events in one request body (`application/x-protobuf`).
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct EventBatch {
+    /// The events, in order.
+    #[prost(message, repeated, tag = "1")]
+    pub events: Vec<EventMessage>,
+}
+
+/// Something that is not an event, as the dead-letter topic carries it: one refusal with its bytes,
+/// or a count of refusals that leave no bytes (duplicates at the edge, opt-outs, limits).
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct BadRecord {
+    /// A [`RejectReason`] code.
+    #[prost(string, tag = "1")]
+    pub reason: String,
+    /// What was wrong, for a person.
+    #[prost(string, tag = "2")]
+    pub detail: String,
+    /// Which stage refused it: gateway, import, lake.
+    #[prost(string, tag = "3")]
+    pub stage: String,
+    /// The bytes as they came, cut to [`MAX_BAD_BYTES`]; empty for counts.
+    #[prost(bytes = "vec", tag = "4")]
+    pub raw: Vec<u8>,
+    /// How many refusals this stands for (1 with bytes).
+    #[prost(uint64, tag = "5")]
+    pub count: u64,
+    /// When, UTC microseconds.
+    #[prost(int64, tag = "6")]
+    pub ingest_time: i64,
+    /// The region that refused it.
+    #[prost(string, tag = "7")]
+    pub region: String,
+}
+
+/// The most bytes of a refused body that are kept.
+pub const MAX_BAD_BYTES: usize = 64 * 1024;
+
+impl BadRecord {
+    /// The record as log bytes (version byte and message).
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        versioned(self)
+    }
+
+    /// From log bytes.
+    ///
+    /// # Errors
+    /// [`Rejection`] `undecodable` when the bytes are not such a record.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Rejection> {
+        Message::decode(body(bytes)?).map_err(undecodable)
+    }
+}
+
+/// An event as log bytes (version byte and message).
+#[must_use]
+pub fn encode_event(event: &Event) -> Vec<u8> {
+    versioned(&to_message(event))
+}
+
+/// An event from log bytes.
+///
+/// # Errors
+/// [`Rejection`] `undecodable`, or the rule a field breaks: the bytes belong in the bad-event table.
+pub fn decode_event(bytes: &[u8]) -> Result<Event, Rejection> {
+    let mut m = EventMessage::decode(body(bytes)?).map_err(undecodable)?;
+    let missing = |field: &str| Rejection::new(RejectReason::Undecodable, format!("the record has no {field}"));
+    let fingerprint: [u8; 16] =
+        m.fingerprint.take().and_then(|f| f.try_into().ok()).ok_or_else(|| missing("fingerprint of 16 bytes"))?;
+    let ingest_time = Timestamp(m.ingest_time.take().ok_or_else(|| missing("ingest time"))?);
+    let region = RefId::new(m.region.take().ok_or_else(|| missing("region"))?).map_err(undecodable)?;
+    let invalid = match m.invalid.take() {
+        Some(code) => Some(InvalidCode::parse(&code).ok_or_else(|| missing("known invalid code"))?),
+        None => None,
+    };
+    let traceparent = m.traceparent.take();
+    let submission = Submission::with_fingerprint(m, Fingerprint(fingerprint))?;
+    let campaign_id: CampaignId = submission.campaign_id.clone().ok_or_else(|| missing("campaign"))?;
+    let advertiser_id = submission.advertiser_id.clone();
+    Ok(submission.admit(crate::event::Admission {
+        ingest_time,
+        region,
+        campaign_id,
+        advertiser_id,
+        invalid,
+        traceparent,
+    }))
+}
+
+fn to_message(e: &Event) -> EventMessage {
+    let d = &e.details;
+    fn text<T: AsRef<str>>(v: &Option<T>) -> Option<String> {
+        v.as_ref().map(|v| v.as_ref().to_owned())
+    }
+    EventMessage {
+        event_id: Some(e.event_id.to_string()),
+        event_type: Some(e.kind.as_str().to_owned()),
+        event_time: Some(e.event_time.0),
+        ad_id: Some(e.ad_id.to_string()),
+        campaign_id: Some(e.campaign_id.to_string()),
+        advertiser_id: text(&e.advertiser_id),
+        creative_id: text(&d.creative_id),
+        publisher_id: text(&d.publisher_id),
+        impression_id: text(&d.impression_id),
+        user_pseudo_id: text(&d.user_pseudo_id),
+        session_id: text(&d.session_id),
+        bid_request_id: text(&d.bid_request_id),
+        country: Some(d.country.as_str().to_owned()),
+        device_type: Some(d.device_type.as_str().to_owned()),
+        ip_hash: d.ip_hash.clone(),
+        user_agent: d.user_agent.clone(),
+        url: d.url.clone(),
+        cost_micros: d.cost_micros,
+        currency: d.currency.map(|c| c.to_string()),
+        schema_version: Some(crate::event::SCHEMA_VERSION),
+        extra: d.extra.clone(),
+        signature: None,
+        key_id: None,
+        expires_at: None,
+        nonce: None,
+        ingest_time: Some(e.ingest_time.0),
+        region: Some(e.region.to_string()),
+        invalid: e.invalid.map(|i| i.as_str().to_owned()),
+        fingerprint: Some(e.fingerprint.0.to_vec()),
+        traceparent: e.traceparent.clone(),
+    }
+}
+
+fn versioned(message: &impl Message) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(1 + message.encoded_len());
+    bytes.push(WIRE_VERSION);
+    bytes.extend(message.encode_to_vec());
+    bytes
+}
+
+fn body(bytes: &[u8]) -> Result<&[u8], Rejection> {
+    match bytes.split_first() {
+        Some((&WIRE_VERSION, rest)) => Ok(rest),
+        Some((other, _)) => Err(undecodable(format!("record version {other} is not {WIRE_VERSION}"))),
+        None => Err(undecodable("the record is empty")),
+    }
+}
+
+fn undecodable(why: impl std::fmt::Display) -> Rejection {
+    Rejection::new(RejectReason::Undecodable, why.to_string())
+}
