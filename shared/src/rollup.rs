@@ -166,6 +166,12 @@ impl RowVersion {
         Self((1 << 62) | (run & 0x3FFF_FFFF_FFFF_FFFF))
     }
 
+    /// The generation of a tier 0 version.
+    #[must_use]
+    pub fn generation(self) -> u32 {
+        u32::try_from((self.0 >> 40) & 0x3F_FFFF).unwrap_or(u32::MAX)
+    }
+
     /// 0 speed, 1 reconciled, 2 adjusted.
     #[must_use]
     pub fn tier(self) -> u64 {

@@ -98,6 +98,20 @@ pub struct Correction {
     pub remove: Vec<RollupKey>,
 }
 
+impl Correction {
+    /// Checks that every row and key lies in `hour`, the unit of ownership.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] names the first one that does not.
+    pub fn check(&self, hour: Timestamp) -> Result<(), StoreError> {
+        let mut keys = self.set.iter().map(|r| &r.key).chain(&self.remove);
+        match keys.find(|k| k.hour() != hour) {
+            Some(key) => Err(StoreError::Corrupt(format!("a correction of hour {hour} names {key:?}"))),
+            None => Ok(()),
+        }
+    }
+}
+
 /// What is shown for one hour, summed over writers: one row per key, sorted by key.
 pub type HourRows = Vec<RollupRow>;
 
@@ -161,6 +175,8 @@ pub struct TopCampaign {
 #[async_trait]
 pub trait ServingStore: Send + Sync {
     /// Upserts one flush: for each (key, writer) the newest version stays; hours owned by reconcile are left alone.
+    /// A flush of a generation older than the last one handed out for its writer comes from a zombie and
+    /// changes nothing at all.
     async fn upsert_approximate(&self, flush: Flush) -> Result<Upserted, StoreError>;
 
     /// The next generation for a writer: larger than any it was given before, durable when returned.
@@ -170,7 +186,12 @@ pub trait ServingStore: Send + Sync {
     async fn read_hour(&self, hour: Timestamp) -> Result<HourRows, StoreError>;
 
     /// Makes one hour exact: applies the correction and takes ownership, in one transaction. Later speed
-    /// writes to the hour change nothing. Returns how many rows changed; 0 when repeated.
+    /// writes to the hour change nothing. Returns how many rows changed; 0 when repeated, and 0 when a newer
+    /// version owns the hour. A change takes the settled mark off the day: what is shown is no longer what was
+    /// published, until [`ServingStore::mark_settled`] says so again.
+    ///
+    /// A speed flush may slip in between [`ServingStore::read_hour`] and this call. Read the hour again once it
+    /// is owned: from then on nothing but a newer reconcile moves it.
     async fn overwrite_exact(
         &self,
         hour: Timestamp,
@@ -181,7 +202,7 @@ pub trait ServingStore: Send + Sync {
     /// The hours of `range` that reconcile owns, with the version that took them.
     async fn owned_hours(&self, range: TimeRange) -> Result<BTreeMap<Timestamp, RowVersion>, StoreError>;
 
-    /// Marks a day as published with settlement `version`.
+    /// Marks a day as published with settlement `version`: its owned hours show as settled.
     async fn mark_settled(&self, day: Day, version: u32) -> Result<(), StoreError>;
 
     /// One ad's minutes in `range`, by time and currency.
@@ -197,7 +218,9 @@ pub trait ServingStore: Send + Sync {
         range: TimeRange,
     ) -> Result<Vec<CampaignHourPoint>, StoreError>;
 
-    /// The `n` busiest campaigns in `range`; only those in `among`, where given.
+    /// The `n` busiest campaigns in `range` by the campaign minutes, one line per campaign and currency; only
+    /// those in `among`, where given. Lines with nothing to order by are left out, equals are ordered by campaign
+    /// and currency. By cost the list is `n` lines per currency, ordered by currency.
     async fn top(
         &self,
         range: TimeRange,

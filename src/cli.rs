@@ -1,0 +1,475 @@
+//! The command line (contract 3): what a person, cron or Airflow types.
+//! Logs and progress go to stderr; a job prints exactly one JSON line last on stdout. No business rule here.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use shared::config::Span;
+use shared::time::{Day, Timestamp};
+
+/// Counts ad clicks twice: now, approximately, and at T+1, exactly, to the micro.
+///
+/// Try it:  clickledger demo
+///
+/// Exit codes: 0 ok · 2 usage or bad input · 10 input not ready (retry later) · 11 drift over tolerance ·
+/// 12 another run holds the day · 13 integrity failure · 70 a bug · 75 dependency unavailable (retry) ·
+/// 99 already final.
+#[derive(Debug, Parser)]
+#[command(name = "clickledger", version, max_term_width = 110, propagate_version = true)]
+pub struct Cli {
+    /// What every command takes.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Settings file; every key can also be set by environment, such as CLICKLEDGER__SPEED__FLUSH_INTERVAL=5s.
+    #[arg(long, global = true, env = "CLICKLEDGER_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Data folder of the embedded mode.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// How results are printed.
+    #[arg(long, global = true, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+    /// What is logged to stderr, as in RUST_LOG.
+    #[arg(long, global = true, default_value = "info", value_name = "FILTER")]
+    pub log: String,
+}
+
+/// How results are printed on stdout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// One JSON document.
+    Json,
+    /// RFC 4180, with a header.
+    Csv,
+}
+
+/// The commands, in the order a new user meets them.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// See the whole product in about a minute: traffic, dashboard, a closed day, a verified settlement.
+    #[command(after_help = "Examples:\n  clickledger demo\n  clickledger demo --exit --data /tmp/demo")]
+    Demo(Demo),
+    /// Run every role in one process.
+    #[command(after_help = "Example:\n  clickledger up --data ./clickledger-data")]
+    Up(Roles),
+    /// Run the gateway: clicks and events in, durable before they are answered.
+    Gateway(Roles),
+    /// Run the speed layer: log to approximate per-minute rows.
+    Speed(Roles),
+    /// The lake: with no subcommand, run the archiver; also maintenance.
+    Lake(LakeArgs),
+    /// Run the query API and the dashboard.
+    Serving(Roles),
+    /// Make traffic: to a file, a URL or the log. The same seed makes the same events.
+    #[command(after_help = "Examples:\n  clickledger simulate --events 100000 --seed 7 --to history.ndjson\n  \
+        clickledger simulate --rate 500 --duration 1m --to http://127.0.0.1:8080")]
+    Simulate(Simulate),
+    /// Append NDJSON history to the log (trusted: `ingestTime` is kept, unsigned rows are taken).
+    #[command(after_help = "Example:\n  clickledger import 2026-01-05.ndjson 2026-01-06.ndjson")]
+    Import(Import),
+    /// The ad directory.
+    #[command(subcommand)]
+    Ads(Ads),
+    /// The price book.
+    #[command(subcommand)]
+    Prices(Prices),
+    /// The exact recount of a day: verdict for every event, gold tables, conservation gate.
+    #[command(subcommand)]
+    Batch(Batch),
+    /// Make the serving store exact, report the drift, publish the settlement.
+    #[command(subcommand)]
+    Reconcile(Reconcile),
+    /// The files finance pulls.
+    #[command(subcommand)]
+    Settlement(Settlement),
+    /// The life of one event.
+    #[command(subcommand)]
+    Explain(Explain),
+    /// What was refused: look at it, and replay it once it is mended.
+    #[command(subcommand)]
+    Bad(Bad),
+    /// API keys and click-signing keys.
+    #[command(subcommand)]
+    Keys(Keys),
+    /// Sign a click or impression URL.
+    #[command(after_help = "Example:\n  clickledger sign --ad ad-1 --impression imp-1 --valid 24h")]
+    Sign(Sign),
+    /// The settings.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Check this machine and folder: disk sync, ports, log, lake, keys, clock; says what to change.
+    Doctor,
+}
+
+/// `demo`.
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// End after the verified settlement instead of serving until Ctrl-C.
+    #[arg(long)]
+    pub exit: bool,
+    /// Events per second.
+    #[arg(long, default_value_t = 400)]
+    pub rate: u64,
+    /// Seed of the traffic.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Seconds of traffic before the demo's day ends.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(10..=600))]
+    pub seconds: u64,
+}
+
+/// `up` and the single roles.
+#[derive(Debug, Args)]
+pub struct Roles {
+    /// Stop after this long (for trials; default: until Ctrl-C or SIGTERM).
+    #[arg(long, value_name = "DURATION")]
+    pub run_for: Option<Span>,
+}
+
+/// `lake`.
+#[derive(Debug, Args)]
+pub struct LakeArgs {
+    /// Maintenance instead of the archiver.
+    #[command(subcommand)]
+    pub command: Option<Lake>,
+    /// Roles' flags.
+    #[command(flatten)]
+    pub roles: Roles,
+    /// Archive what is in the log now, then end.
+    #[arg(long)]
+    pub drain: bool,
+}
+
+/// `lake …`.
+#[derive(Debug, Subcommand)]
+pub enum Lake {
+    /// Merge small files; running archivers are not disturbed.
+    Optimize {
+        /// Only this day.
+        #[arg(long)]
+        date: Option<Day>,
+    },
+    /// Remove files no version within the retention, and no settlement, still needs.
+    Vacuum {
+        /// Keep files younger than this.
+        #[arg(long, default_value = "7d")]
+        retention: Span,
+        /// Only say what would go.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Tables, versions, files, rows and bytes.
+    Stats,
+}
+
+/// `simulate`.
+#[derive(Debug, Args)]
+pub struct Simulate {
+    /// A file, `log:` (the embedded log), or the gateway's URL.
+    #[arg(long, value_name = "FILE|log:|URL", default_value = "history.ndjson")]
+    pub to: String,
+    /// How many events (files and log).
+    #[arg(long, default_value_t = 100_000)]
+    pub events: u64,
+    /// Events per second (URL).
+    #[arg(long, default_value_t = 200)]
+    pub rate: u64,
+    /// How long (URL).
+    #[arg(long, default_value = "1m")]
+    pub duration: Span,
+    /// The same seed makes the same events.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// How many ads.
+    #[arg(long, default_value_t = 1_000)]
+    pub ads: u32,
+    /// Skew of traffic over ads (Zipf exponent, in hundredths).
+    #[arg(long, default_value_t = 105)]
+    pub zipf: u32,
+    /// Duplicates per thousand events.
+    #[arg(long, default_value_t = 10)]
+    pub duplicates: u32,
+    /// Late events per thousand.
+    #[arg(long, default_value_t = 10)]
+    pub late: u32,
+    /// Bot events per thousand.
+    #[arg(long, default_value_t = 10)]
+    pub bots: u32,
+    /// First day of a history file.
+    #[arg(long, default_value = "2026-01-05")]
+    pub from: Day,
+    /// How many days a history file covers.
+    #[arg(long, default_value_t = 3)]
+    pub days: u32,
+}
+
+/// `import`.
+#[derive(Debug, Args)]
+pub struct Import {
+    /// NDJSON files, in order.
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+}
+
+/// `ads …`.
+#[derive(Debug, Subcommand)]
+pub enum Ads {
+    /// Import ads (CSV columns adId,campaignId,advertiserId,url,status; or NDJSON with those fields).
+    Import {
+        /// The file.
+        file: PathBuf,
+    },
+    /// List ads.
+    List {
+        /// At most this many.
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        /// Start after this ad.
+        #[arg(long)]
+        after: Option<String>,
+    },
+}
+
+/// `prices …`.
+#[derive(Debug, Subcommand)]
+pub enum Prices {
+    /// Import prices (CSV columns campaignId,model,priceMicros,currency,validFrom).
+    Import {
+        /// The file.
+        file: PathBuf,
+        /// Only say what would change.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// List prices.
+    List,
+}
+
+/// Which days a job works on.
+#[derive(Debug, Clone, Args)]
+pub struct Days {
+    /// One UTC day, YYYY-MM-DD.
+    #[arg(long, conflicts_with_all = ["from", "to"])]
+    pub date: Option<Day>,
+    /// The first day.
+    #[arg(long, requires = "to")]
+    pub from: Option<Day>,
+    /// The last day (inclusive).
+    #[arg(long, requires = "from")]
+    pub to: Option<Day>,
+}
+
+/// `batch …`.
+#[derive(Debug, Subcommand)]
+pub enum Batch {
+    /// Exit 0 when a day can be recomputed, 10 when not yet.
+    Ready {
+        /// The day.
+        #[command(flatten)]
+        days: Days,
+    },
+    /// Recompute a day (or a range, one after the other).
+    #[command(visible_alias = "backfill", after_help = "Example:\n  clickledger batch run --date 2026-01-05")]
+    Run(BatchRun),
+}
+
+/// `batch run`.
+#[derive(Debug, Args)]
+pub struct BatchRun {
+    /// The days.
+    #[command(flatten)]
+    pub days: Days,
+    /// Compute everything, publish nothing, show what would change.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Rule set file (TOML, as the `counting` section); default: the settings.
+    #[arg(long, value_name = "FILE")]
+    pub rules: Option<PathBuf>,
+    /// Where the job runs.
+    #[arg(long, default_value = "local", value_parser = ["local"])]
+    pub engine: String,
+    /// Recompute even when no input changed, and before the close time.
+    #[arg(long)]
+    pub force: bool,
+    /// Threads (default: all cores).
+    #[arg(long)]
+    pub threads: Option<usize>,
+}
+
+/// `reconcile …`.
+#[derive(Debug, Subcommand)]
+pub enum Reconcile {
+    /// Compare, overwrite what differs, report the drift, publish the settlement.
+    #[command(after_help = "Example:\n  clickledger reconcile run --date 2026-01-05")]
+    Run {
+        /// The days.
+        #[command(flatten)]
+        days: Days,
+        /// Overwrite even when the drift is over tolerance.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Fill an empty serving store from gold.
+    Rebuild,
+}
+
+/// `settlement …`.
+#[derive(Debug, Subcommand)]
+pub enum Settlement {
+    /// Every published version.
+    List,
+    /// One manifest.
+    Show {
+        /// The day.
+        #[arg(long)]
+        date: Day,
+        /// The version (default: the newest).
+        #[arg(long = "settlement-version")]
+        version: Option<u32>,
+    },
+    /// Check a settlement folder; needs nothing but the folder.
+    Verify {
+        /// The folder that holds manifest.json.
+        folder: PathBuf,
+    },
+}
+
+/// `explain …`.
+#[derive(Debug, Subcommand)]
+pub enum Explain {
+    /// Where an event was logged, what its verdict is and why, what it cost.
+    Event {
+        /// The event id.
+        id: String,
+    },
+}
+
+/// `bad …`.
+#[derive(Debug, Subcommand)]
+pub enum Bad {
+    /// Count refusals by day, reason and stage.
+    List,
+    /// Show refused bytes.
+    Show {
+        /// Only this reason.
+        #[arg(long)]
+        reason: Option<String>,
+        /// At most this many.
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+    },
+    /// Try refused JSON again through the import path (after mending what refused it).
+    Replay {
+        /// Only this reason.
+        #[arg(long)]
+        reason: String,
+        /// Only say what would happen.
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// `keys …`.
+#[derive(Debug, Subcommand)]
+pub enum Keys {
+    /// Make a key. An API key is shown once.
+    #[command(after_help = "Examples:\n  clickledger keys create api --tenant adv-1 --scopes reports\n  clickledger keys create signing")]
+    Create {
+        /// Which sort.
+        #[arg(value_enum)]
+        sort: KeySort,
+        /// The advertiser an API key is for; absent: all of them (operator).
+        #[arg(long)]
+        tenant: Option<String>,
+        /// What an API key may do: reports, settlement, ops.
+        #[arg(long, value_delimiter = ',', default_value = "reports")]
+        scopes: Vec<String>,
+    },
+    /// Make a new signing key; the one before stays valid for links already out.
+    Rotate,
+    /// End a key.
+    Revoke {
+        /// Which sort.
+        #[arg(value_enum)]
+        sort: KeySort,
+        /// The key's id.
+        id: String,
+    },
+    /// List keys (never secrets).
+    List,
+}
+
+/// The sorts of keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum KeySort {
+    /// For the query API.
+    Api,
+    /// For signing click URLs and events.
+    Signing,
+}
+
+/// `sign`.
+#[derive(Debug, Args)]
+pub struct Sign {
+    /// The ad.
+    #[arg(long)]
+    pub ad: String,
+    /// The impression.
+    #[arg(long)]
+    pub impression: String,
+    /// How long the link works.
+    #[arg(long, default_value = "24h")]
+    pub valid: Span,
+    /// Sign an impression pixel instead of a click.
+    #[arg(long)]
+    pub pixel: bool,
+    /// The gateway's public address.
+    #[arg(long, default_value = "http://127.0.0.1:8080")]
+    pub base: String,
+}
+
+/// `config …`.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Check the settings and report every problem at once.
+    Check,
+    /// Print the effective settings.
+    Show,
+    /// Write the default settings, with comments, to a file.
+    Init {
+        /// The file.
+        #[arg(default_value = "clickledger.toml")]
+        file: PathBuf,
+    },
+}
+
+impl Days {
+    /// The days named, in order.
+    ///
+    /// # Errors
+    /// A sentence when none is named or the range is empty.
+    pub fn list(&self) -> Result<Vec<Day>, String> {
+        match (self.date, self.from, self.to) {
+            (Some(day), ..) => Ok(vec![day]),
+            (None, Some(from), Some(to)) if from <= to => Ok((from.0..=to.0).map(Day).collect()),
+            (None, Some(from), Some(to)) => Err(format!("--from {from} is after --to {to}")),
+            _ => Err("name the day: --date YYYY-MM-DD, or --from and --to".to_owned()),
+        }
+    }
+}
+
+/// A link's expiry.
+#[must_use]
+pub fn expiry(now: Timestamp, valid: Span) -> Timestamp {
+    now.plus(valid.as_micros())
+}
