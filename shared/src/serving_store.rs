@@ -74,6 +74,8 @@ pub struct WriterStatus {
     pub lag: u64,
     /// Every event this worker saw, by outcome (counted, duplicate, late, …): the sums conserve.
     pub outcomes: BTreeMap<String, u64>,
+    /// Of the late ones among them, how many fell into each hour (its first instant): the exact path counts them.
+    pub late_by_hour: BTreeMap<Timestamp, u64>,
     /// 95th percentile from ingest to flush over the last minutes, milliseconds.
     pub ingest_p95_ms: u64,
     /// The same for the busiest campaigns.
