@@ -170,3 +170,24 @@ pub trait Consumer: Send {
     /// Reports progress for lag displays; never used to resume.
     async fn report(&mut self, positions: &Positions) -> Result<(), LogError>;
 }
+
+/// Whether a consumer may start at `from` in a log of `partitions` partitions that reaches over `bounds`.
+fn check_start(from: &Positions, bounds: &Bounds, partitions: u32) -> Result<(), LogError> {
+    for (&partition, &wanted) in &from.0 {
+        let (start, end) = (bounds.start.next(partition), bounds.end.next(partition));
+        if partition >= partitions {
+            return Err(no_partition(partition, partitions));
+        }
+        if wanted < start {
+            return Err(LogError::Truncated { partition, start, wanted });
+        }
+        if wanted > end {
+            return Err(LogError::AheadOfLog { partition, end, wanted });
+        }
+    }
+    Ok(())
+}
+
+fn no_partition(partition: u32, partitions: u32) -> LogError {
+    LogError::Invalid(format!("there is no partition {partition}: the log has {partitions}, numbered from 0"))
+}
