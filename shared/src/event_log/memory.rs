@@ -199,3 +199,23 @@ impl Consumer for MemoryConsumer {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::conformance::event_log::{Harness, PARTITIONS, run};
+
+    struct Memory;
+
+    #[async_trait]
+    impl Harness for Memory {
+        async fn fresh(&mut self) -> Arc<dyn EventLog> {
+            Arc::new(MemoryLog::new(PARTITIONS))
+        }
+    }
+
+    #[tokio::test]
+    async fn it_is_an_event_log() {
+        run(&mut Memory).await;
+    }
+}
