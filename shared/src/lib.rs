@@ -6,9 +6,12 @@
 //! only when two crates need it.
 
 pub mod config;
+pub mod directory;
 pub mod error;
 pub mod event;
 pub mod event_log;
+#[cfg(feature = "http")]
+pub mod http;
 pub mod id;
 mod json;
 pub mod money;
