@@ -13,6 +13,9 @@ use crate::wire::EventMessage;
 
 /// Reads one JSON object with nothing after it.
 pub(crate) fn read(bytes: &[u8]) -> Result<EventMessage, Rejection> {
+    if !bytes.trim_ascii_start().starts_with(b"{") {
+        return Err(Rejection::new(RejectReason::Malformed, "not a JSON object"));
+    }
     serde_json::from_slice::<Object>(bytes).map(|o| o.0).map_err(|e| {
         let reason = if e.is_data() { RejectReason::BadValue } else { RejectReason::Malformed };
         Rejection::new(reason, e.to_string())
