@@ -83,12 +83,9 @@ impl Problem {
 
     /// The headers that go with it.
     pub fn headers(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> + use<> {
-        [
-            (CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON)),
-            (CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        ]
-        .into_iter()
-        .chain(self.retry_after.map(|seconds| (RETRY_AFTER, HeaderValue::from(seconds))))
+        [(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON)), (CACHE_CONTROL, HeaderValue::from_static("no-store"))]
+            .into_iter()
+            .chain(self.retry_after.map(|seconds| (RETRY_AFTER, HeaderValue::from(seconds))))
     }
 }
 
