@@ -1,13 +1,26 @@
 //! Tests of the embedded log at its public edge.
 
+mod damage;
+mod faults;
+mod model;
+mod readers;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tempfile::TempDir;
 
 use super::*;
 use crate::config::{ByteSize, Span};
-use crate::testing::conformance::event_log::{self as conformance, Harness, PARTITIONS};
+use crate::event_log::Record;
+use crate::testing::conformance::event_log::{self as conformance, Harness, PARTITIONS, read_all};
+
+/// Long enough for any machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Options for tests: everything waits as little as it can.
 fn options(segment_bytes: u64) -> Options {
@@ -17,6 +30,57 @@ fn options(segment_bytes: u64) -> Options {
         commit_interval: Span::millis(1),
         ..Options::default()
     }
+}
+
+/// A folder where syncing is free if there is one: what is tested there is not the disk.
+fn scratch() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
+}
+
+/// The files of a folder, by name.
+#[derive(Clone, PartialEq, Eq)]
+struct Image(BTreeMap<PathBuf, Vec<u8>>);
+
+impl Image {
+    fn of(dir: &Path) -> Self {
+        let files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+        Self(files.map(|path| (path.file_name().unwrap().into(), fs::read(&path).unwrap())).collect())
+    }
+
+    fn restore(&self) -> TempDir {
+        let dir = scratch();
+        self.0.iter().for_each(|(name, bytes)| fs::write(dir.path().join(name), bytes).unwrap());
+        dir
+    }
+
+    fn file(&mut self, path: &Path) -> &mut Vec<u8> {
+        self.0.get_mut(Path::new(path.file_name().unwrap())).unwrap()
+    }
+
+    fn remove(&mut self, path: &Path) {
+        assert!(self.0.remove(Path::new(path.file_name().unwrap())).is_some());
+    }
+}
+
+type Contents = BTreeMap<u32, Vec<Record>>;
+
+/// Everything in the log.
+async fn contents(log: &EmbeddedLog) -> Contents {
+    read_all(log, &log.bounds().await.unwrap().start).await
+}
+
+/// Everything in the log, or the error that reading met; without looking at what was read before it.
+async fn try_contents(log: &EmbeddedLog) -> Result<Contents, LogError> {
+    let bounds = log.bounds().await?;
+    let mut consumer = log.consumer("reader", &bounds.start).await?;
+    let mut all = Contents::new();
+    while !consumer.positions().covers(&bounds.end) {
+        for record in consumer.poll(1_000, PATIENCE).await? {
+            all.entry(record.partition).or_default().push(record);
+        }
+    }
+    Ok(all)
 }
 
 /// Embedded logs with segments of a given size.
@@ -64,4 +128,83 @@ async fn it_is_an_event_log_in_many_small_segments() {
 async fn it_is_an_event_log_that_is_closed_and_opened_between_write_and_read() {
     conformance::run(&mut Embedded { segment_bytes: 6_000, dirs: Vec::new(), reopens: true }).await;
     conformance::run(&mut Embedded { segment_bytes: 200_000, dirs: Vec::new(), reopens: true }).await;
+}
+
+#[tokio::test]
+async fn a_log_is_opened_only_with_the_partitions_it_was_made_with() {
+    let dir = scratch();
+    drop(EmbeddedLog::open(dir.path(), options(1_000)).unwrap());
+    let other = EmbeddedLog::open(dir.path(), Options { partitions: 9, ..options(1_000) });
+    let Err(LogError::Invalid(why)) = other else { panic!("opened with another number of partitions") };
+    assert!(why.contains("4 partitions") && why.contains("with 9"), "{why}");
+    assert!(EmbeddedLog::open(dir.path(), options(2_000)).is_ok(), "everything else may change");
+    let useless = EmbeddedLog::open(scratch().path(), Options { partitions: 0, ..options(1_000) });
+    assert!(matches!(useless, Err(LogError::Invalid(_))));
+}
+
+#[tokio::test]
+async fn a_record_beyond_the_limit_is_refused_and_one_at_the_limit_is_taken() {
+    let dir = scratch();
+    let log = EmbeddedLog::open(dir.path(), Options { max_record_bytes: ByteSize(100), ..options(1_000) }).unwrap();
+    let of_size = |bytes| vec![NewRecord { payload: vec![7; bytes].into(), ..conformance::record(0, 0) }];
+    assert!(matches!(log.append(of_size(101)).await, Err(LogError::Invalid(_))));
+    assert_eq!(log.append(of_size(100)).await.unwrap().len(), 1);
+    assert_eq!(contents(&log).await[&0].len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_queue_makes_appends_wait_and_a_call_larger_than_the_queue_gets_through() {
+    let dir = scratch();
+    let log = EmbeddedLog::open(dir.path(), Options { queue_records: 4, ..options(100_000) }).unwrap();
+    let log = Arc::new(log);
+    let tasks: Vec<_> = (0..50)
+        .map(|task| {
+            let log = Arc::clone(&log);
+            let records = conformance::records(1 + task % 10);
+            tokio::spawn(async move { log.append(records).await.unwrap().len() })
+        })
+        .collect();
+    let mut acknowledged = 0;
+    for task in tasks {
+        acknowledged += task.await.unwrap();
+    }
+    let stored: usize = contents(&log).await.values().map(Vec::len).sum();
+    assert_eq!((acknowledged, stored), (275, 275));
+}
+
+#[tokio::test]
+async fn an_append_that_is_no_longer_waited_for_does_not_disturb_the_next() {
+    let dir = scratch();
+    let log = EmbeddedLog::open(dir.path(), options(1_000)).unwrap();
+    for n in 0..20 {
+        tokio::select! {
+            biased;
+            _ = log.append(vec![conformance::record(0, n)]) => {}
+            () = std::future::ready(()) => {}
+        }
+    }
+    let last = log.append(vec![conformance::record(0, 99)]).await.unwrap();
+    let stored = contents(&log).await;
+    assert_eq!(stored[&0].last().unwrap().position, last[0].position);
+    assert_eq!(stored[&0].last().unwrap().payload, conformance::record(0, 99).payload);
+}
+
+#[tokio::test]
+async fn a_position_deep_in_a_large_segment_is_found_by_its_index() {
+    let dir = scratch();
+    let log = EmbeddedLog::open(dir.path(), options(300_000)).unwrap();
+    let appended: Vec<NewRecord> = (0..4_000)
+        .map(|n| NewRecord { payload: vec![5; 300].into(), ..conformance::record(n % 4, n.into()) })
+        .collect();
+    assert_eq!(log.append(appended.clone()).await.unwrap().len(), 4_000);
+    let expected = conformance::expected(&appended);
+    for start in (0..1_000).step_by(37) {
+        let from = Positions([(1, start), (3, start)].into());
+        let read = read_all(&log, &from).await;
+        let skipped = usize::try_from(start).unwrap();
+        assert!(read[&1] == expected[&1][skipped..] && read[&3] == expected[&3][skipped..], "from {start}");
+        let time = expected[&2][skipped].append_time;
+        let found = log.positions_at(time).await.unwrap();
+        assert_eq!(found, Positions([(0, start + 1), (1, start + 1), (2, start), (3, start)].into()));
+    }
 }
