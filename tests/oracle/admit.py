@@ -228,7 +228,7 @@ class Edge:
         self.partitions = rules["partitions"]
         self.bots = [bot.encode().lower() for bot in rules["counting"]["known_bots"]]
         self.keys = {key: _secret(text) for key, text in rules.get("keys", {}).items()}
-        self.default_key = rules.get("default_key")
+        self.max_validity = rules.get("max_validity_seconds", 86_400) * 1_000_000
 
     def row(self, number, line):
         """The row of one line, or `Refused`."""
@@ -256,19 +256,29 @@ class Edge:
         """`bad_signature`, `expired` or nothing. Unsigned rows are accepted in an import."""
         if "signature" not in given:
             return ""
-        secret = self.keys.get(given.get("keyId", self.default_key))
+        named = given.get("keyId")
+        keys = [self.keys.get(named)] if named is not None else self.keys.values()  # without a name, any may fit
         signed = canonical(given).encode()
-        if secret is None or _base64url(hmac.digest(secret, signed, "sha256")) != given["signature"]:
+        tags = [_base64url(hmac.digest(key, signed, "sha256")) for key in keys if key]
+        if given["signature"] not in tags:
             return "bad_signature"
-        return "expired" if given.get("expiresAt", ingest) < ingest else ""
+        if "expiresAt" not in given:
+            return ""
+        left = given["expiresAt"] // 1_000_000 * 1_000_000 - ingest
+        if left > self.max_validity:
+            return "bad_signature"  # it would outlive the memory for duplicates
+        return "" if left > 0 else "expired"
 
 
 def canonical(given):
-    """The text under an event's signature; what is absent is empty."""
+    """The text under an event's signature; what is absent is empty.
+
+    `v1|keyId|eventId|eventType|timestampMillis|adId|campaignId|impressionId|costMicros|currency|exp|nonce`
+    """
     expires = given.get("expiresAt")
     parts = (
         "v1", given.get("keyId", ""), given["eventId"], given["eventType"], given["timestamp"] // 1_000,
-        given["adId"], given.get("impressionId", ""), given.get("costMicros", ""), given.get("currency", ""),
+        given["adId"], given.get("campaignId", ""), given.get("impressionId", ""), given.get("costMicros", ""), given.get("currency", ""),
         "" if expires is None else expires // 1_000_000, given.get("nonce", ""),
     )
     return "|".join(map(str, parts))

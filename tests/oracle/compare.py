@@ -144,8 +144,9 @@ def main(argv=None):
     versions = {table: int(v) for table, v in (pin.split("=", 1) for pin in args.at)}
     named = json.loads(args.files.read_text()) if args.files else None
     days = [d for d in args.days.split(",") if d]
-    db, differs = duckdb.connect(config={"enable_progress_bar": "false"}), False
+    db, differs = duckdb.connect(), False
     db.execute("SET TimeZone = 'UTC'")
+    db.execute("SET enable_progress_bar = false")
     print(f"{'table':<20}{'lake rows':>12}{'oracle rows':>13}  verdict")
     for table, place in TABLES.items():
         try:

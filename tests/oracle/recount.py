@@ -7,7 +7,8 @@
     {"counting": {"max_late_seconds": 604800, "max_future_seconds": 300, "repeat_click_seconds": 86400,
                   "known_bots": ["bot"]},
      "partitions": 4, "region": "local",
-     "keys": {"<keyId>": "<base64url secret>"}, "default_key": "<keyId of signatures that name none>"}
+     "keys": {"<keyId>": "<base64url secret>"}, "max_validity_seconds": 86400}
+`keys` are the active ones; `--keys signing_keys.json` takes them from a data folder's key file instead.
 
 It stands on what is said of an import: lines are appended in file order, the partition is Kafka's murmur2 of the
 ad id, and the position counts the accepted lines of a partition from 0. Blank lines are nothing.
@@ -117,7 +118,8 @@ def read_prices(paths):
 
 def count(rows_csv, prices, rules):
     """A DuckDB connection that holds the counted tables."""
-    db = duckdb.connect(config={"enable_progress_bar": "false"})
+    db = duckdb.connect()
+    db.execute("SET enable_progress_bar = false")
     columns = json.dumps(admit.COLUMNS)
     db.execute(
         f"CREATE TABLE admitted AS SELECT * FROM read_csv(?, header = true, nullstr = '', columns = {columns}, "
@@ -161,10 +163,14 @@ def main(argv=None):
     parser.add_argument("events", nargs="+", help="NDJSON files, in the order of their import")
     parser.add_argument("--rules", required=True, type=pathlib.Path)
     parser.add_argument("--prices", action="append", default=[], help="price files, in the order of their import")
+    parser.add_argument("--keys", type=pathlib.Path, help="the key file of a data folder")
     parser.add_argument("--out", required=True, type=pathlib.Path)
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     args = parser.parse_args(argv)
     rules = json.loads(args.rules.read_text())
+    if args.keys:
+        listed = json.loads(args.keys.read_text())["keys"]
+        rules["keys"] = {key["id"]: key["secret"] for key in listed if key["status"] == "active"}
     args.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         rows = pathlib.Path(scratch) / "rows.csv"

@@ -30,7 +30,6 @@ RULES = {
     "partitions": 4,
     "region": "local",
     "keys": {"k1": SECRET},
-    "default_key": "k1",
 }
 NOON = datetime(2026, 3, 2, 12, tzinfo=timezone.utc)
 
@@ -57,13 +56,16 @@ def signed(fields, key="k1", secret=SECRET):
 
 
 class Case(unittest.TestCase):
-    def recount(self, lines, prices="", rules=RULES, jobs=1):
+    def recount(self, lines, prices="", rules=RULES, jobs=1, keys=None):
         """Recounts lines (dicts, text or bytes) and keeps the results in `self.db`."""
         folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
         raw = [x if isinstance(x, bytes) else (x if isinstance(x, str) else json.dumps(x)).encode() for x in lines]
         (folder / "history.ndjson").write_bytes(b"\n".join(raw) + b"\n")
         (folder / "rules.json").write_text(json.dumps(rules))
         argv = ["--rules", str(folder / "rules.json"), "--out", str(folder / "out"), "--jobs", str(jobs)]
+        if keys:
+            (folder / "keys.json").write_text(json.dumps({"keys": keys}))
+            argv += ["--keys", str(folder / "keys.json")]
         for i, text in enumerate([prices] if isinstance(prices, str) else prices):
             path = folder / f"prices{i}.csv"
             path.write_text("campaignId,model,priceMicros,currency,validFrom\n" + text)
@@ -264,6 +266,19 @@ class Invalid(Case):
             self.verdicts([good, default, wrong, nobody, late]),
             ["billable", "billable", "invalid:bad_signature", "invalid:bad_signature", "invalid:expired"],
         )
+
+    def test_a_signature_holds_until_its_second_and_no_longer_than_a_day(self):
+        ends = [at(seconds=1), at(milliseconds=999), at(), at(days=1, milliseconds=999), at(days=1, seconds=1)]
+        rows = [signed(event(f"e{i}", expiresAt=end)) for i, end in enumerate(ends)]
+        self.assertEqual(
+            self.verdicts(rows),
+            ["billable", "invalid:expired", "invalid:expired", "billable", "invalid:bad_signature"],
+        )
+
+    def test_keys_come_from_a_key_file_where_only_active_ones_hold(self):
+        keys = [{"id": "k1", "secret": SECRET, "status": "retired"}, {"id": "k2", "secret": SECRET, "status": "active"}]
+        rows = [signed(event("a")), signed(event("b"), key="k2"), signed(event("c"), key=None)]
+        self.assertEqual(self.verdicts(rows, keys=keys), ["invalid:bad_signature", "billable", "billable"])
 
 
 class Conservation(Case):
