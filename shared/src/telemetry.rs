@@ -1,6 +1,7 @@
 //! Telemetry: logs on stderr, metrics for Prometheus.
 //! INFO is lifecycle, WARN is recovered without loss, ERROR needs a human; nothing per event above TRACE.
 
+pub use metrics_exporter_prometheus::PrometheusHandle;
 use tracing_subscriber::EnvFilter;
 
 /// Starts logging to stderr; `RUST_LOG` overrides `filter`. Calling it twice keeps the first.
@@ -17,6 +18,12 @@ pub fn start_logging(filter: &str, json: bool) {
 pub mod metric_names {
     /// Events at the gateway, by `outcome` (accepted, or a reject reason).
     pub const GATEWAY_EVENTS: &str = "clickledger_gateway_events_total";
+    /// Times the gateway's dedup store did not answer (events then pass without it).
+    pub const GATEWAY_DEDUP_ERRORS: &str = "clickledger_gateway_dedup_errors_total";
+    /// Event ids the gateway remembers.
+    pub const GATEWAY_DEDUP_ENTRIES: &str = "clickledger_gateway_dedup_entries";
+    /// Event ids the gateway forgot before their time for want of room.
+    pub const GATEWAY_DEDUP_FORGOTTEN: &str = "clickledger_gateway_dedup_forgotten_total";
     /// HTTP requests, by `route` and `status`.
     pub const HTTP_REQUESTS: &str = "clickledger_http_requests_total";
     /// HTTP request duration, by `route`.
@@ -33,12 +40,14 @@ pub mod metric_names {
     pub const LAKE_EVENTS: &str = "clickledger_lake_events_total";
     /// Records between the archiver and the end of the log.
     pub const LAKE_LAG: &str = "clickledger_lake_lag_records";
+    /// Events judged by batch, by `outcome` (a verdict).
+    pub const BATCH_EVENTS: &str = "clickledger_batch_events_total";
     /// Delta commits by the archiver.
     pub const LAKE_COMMITS: &str = "clickledger_lake_commits_total";
 }
 
 /// Installs the Prometheus recorder; the returned handle renders `/metrics`. `None` when one is installed already.
 #[must_use]
-pub fn start_metrics() -> Option<metrics_exporter_prometheus::PrometheusHandle> {
+pub fn start_metrics() -> Option<PrometheusHandle> {
     metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder().ok()
 }

@@ -1,0 +1,117 @@
+//! Outcomes as HTTP answers (contract 4): one item has the status of its outcome; several items have 202 when all
+//! were accepted, else 207, with one result per item in order.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use shared::event::{RejectReason, Rejection};
+use shared::http::problem::Problem;
+use shared::time::Timestamp;
+
+use crate::capture::{Outcome, Unavailable};
+
+/// The answer to a request with one item.
+pub(crate) fn one(event_id: Option<&str>, outcome: &Outcome) -> Response {
+    match outcome {
+        Outcome::Accepted { .. } | Outcome::OptedOut => {
+            (StatusCode::ACCEPTED, Json(result(event_id, outcome))).into_response()
+        }
+        Outcome::Duplicate { first_seen } => taken("duplicate", event_id, *first_seen).into_response(),
+        Outcome::Conflict { first_seen } => taken("conflict", event_id, *first_seen).into_response(),
+        Outcome::Refused(rejection) => {
+            let problem = refused(rejection);
+            event_id.map_or(problem.clone(), |id| problem.with("eventId", id)).into_response()
+        }
+    }
+}
+
+/// The answer to a request with several items.
+pub(crate) fn several(results: &[(Option<String>, Outcome)]) -> Response {
+    let fine = results.iter().all(|(_, o)| matches!(o, Outcome::Accepted { .. } | Outcome::OptedOut));
+    let status = if fine { StatusCode::ACCEPTED } else { StatusCode::MULTI_STATUS };
+    let results: Vec<Value> = results.iter().map(|(id, outcome)| result(id.as_deref(), outcome)).collect();
+    (status, Json(json!({ "results": results }))).into_response()
+}
+
+fn result(event_id: Option<&str>, outcome: &Outcome) -> Value {
+    let mut result = match outcome {
+        Outcome::Accepted { invalid: None } => json!({ "status": 202, "outcome": "accepted" }),
+        Outcome::Accepted { invalid: Some(code) } => {
+            json!({ "status": 202, "outcome": "accepted", "invalid": code.as_str() })
+        }
+        Outcome::OptedOut => return json!({ "status": 202, "outcome": "opted_out" }),
+        Outcome::Duplicate { first_seen } => {
+            json!({ "status": 409, "outcome": "duplicate", "firstSeen": first_seen.to_string() })
+        }
+        Outcome::Conflict { first_seen } => {
+            json!({ "status": 409, "outcome": "conflict", "firstSeen": first_seen.to_string() })
+        }
+        Outcome::Refused(rejection) => json!({
+            "status": status_of(rejection.reason).as_u16(),
+            "outcome": "rejected",
+            "reason": rejection.reason.as_str(),
+            "detail": rejection.detail,
+        }),
+    };
+    if let (Some(id), Some(fields)) = (event_id, result.as_object_mut()) {
+        fields.insert("eventId".to_owned(), id.into());
+    }
+    result
+}
+
+fn taken(code: &'static str, event_id: Option<&str>, first_seen: Timestamp) -> Problem {
+    let (detail, fix) = if code == "duplicate" {
+        ("this event was captured before; this copy is ignored", "nothing: it counts once")
+    } else {
+        (
+            "another event with this id and other content was captured before; this one will not be billed",
+            "give every event an id of its own, and repeat an event with its content unchanged",
+        )
+    };
+    Problem::new(StatusCode::CONFLICT, code, detail, fix)
+        .with("duplicateOf", event_id.unwrap_or_default())
+        .with("firstSeen", first_seen.to_string())
+}
+
+/// A refusal as a problem.
+pub(crate) fn refused(rejection: &Rejection) -> Problem {
+    let fix = match rejection.reason {
+        RejectReason::Malformed => "send one JSON object, an array of them, NDJSON, or a protobuf EventBatch",
+        RejectReason::MissingField | RejectReason::BadValue => "correct the field named in detail",
+        RejectReason::UnsupportedSchemaVersion => "send schemaVersion 1",
+        RejectReason::TooLarge => "send fewer or smaller events per request",
+        RejectReason::Unauthorized => "sign the event with an active key; see keyId, signature and expiresAt",
+        RejectReason::UnknownAd => "name the campaignId, or import the ad with `clickledger ads import`",
+        RejectReason::Limited => "send less often; see Retry-After",
+        RejectReason::Duplicate | RejectReason::OptedOut | RejectReason::Undecodable => "nothing",
+    };
+    Problem::new(status_of(rejection.reason), rejection.reason.as_str(), rejection.detail.clone(), fix)
+}
+
+fn status_of(reason: RejectReason) -> StatusCode {
+    match reason {
+        RejectReason::Malformed
+        | RejectReason::MissingField
+        | RejectReason::BadValue
+        | RejectReason::UnsupportedSchemaVersion
+        | RejectReason::UnknownAd
+        | RejectReason::Undecodable => StatusCode::BAD_REQUEST,
+        RejectReason::Unauthorized => StatusCode::UNAUTHORIZED,
+        RejectReason::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        RejectReason::Duplicate => StatusCode::CONFLICT,
+        RejectReason::OptedOut => StatusCode::ACCEPTED,
+        RejectReason::Limited => StatusCode::TOO_MANY_REQUESTS,
+    }
+}
+
+/// Nothing of the request was acknowledged: try again.
+pub(crate) fn unavailable(unavailable: &Unavailable) -> Problem {
+    Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "unavailable",
+        format!("nothing was recorded: {}", unavailable.0),
+        "send the same request again, with the same event ids, after Retry-After seconds",
+    )
+    .retry_after(1)
+}

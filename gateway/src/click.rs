@@ -1,0 +1,146 @@
+//! `GET /click` and `GET /impression.gif`: verify → look up → claim → append → redirect (or pixel).
+//! Guarantees: 302 and `no-store`, never 301 (a cached redirect would hide clicks); the target is the ad directory's
+//! and nothing a client sends; the answer comes after the event is durable. A person who asked not to be recorded is
+//! redirected and counted, no more. If the log is away the answer is 503 with a page that still leads on: such a
+//! click is not counted, and says so.
+
+use std::sync::Arc;
+
+use axum::extract::State as Shared;
+use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, USER_AGENT};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use shared::directory::{AdStatus, Directory};
+use shared::event::{EventKind, RejectReason, Rejection};
+use shared::http::problem::Problem;
+
+use crate::answer;
+use crate::capture::{Item, Outcome, Unavailable};
+use crate::intake::Source;
+use crate::link::LinkQuery;
+use crate::refusals::Refusal;
+use crate::settings::OnBadSignature;
+use crate::state::{State, opted_out, traceparent};
+
+/// A transparent pixel.
+const PIXEL: &[u8] = b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\x00\x00\x00\x21\xf9\x04\x01\x00\x00\x00\x00\
+\x2c\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02\x44\x01\x00\x3b";
+
+/// `GET /click`.
+pub(crate) async fn click(Shared(state): Shared<Arc<State>>, uri: Uri, headers: HeaderMap) -> Response {
+    let directory = state.directory.current();
+    let (outcome, target) = capture(&state, EventKind::Click, &uri, &headers, &directory).await;
+    match (outcome, target) {
+        (Err(unavailable), Some(target)) => lead_on(&unavailable, &target),
+        (Err(unavailable), None) => answer::unavailable(&unavailable).into_response(),
+        (Ok(Outcome::Refused(rejection)), _) if rejection.reason != RejectReason::UnknownAd => {
+            answer::refused(&rejection).into_response()
+        }
+        (Ok(_), Some(target)) => redirect(&target),
+        (Ok(_), None) => unknown_ad().into_response(),
+    }
+}
+
+/// `GET /impression.gif`.
+pub(crate) async fn pixel(Shared(state): Shared<Arc<State>>, uri: Uri, headers: HeaderMap) -> Response {
+    let directory = state.directory.current();
+    match capture(&state, EventKind::Impression, &uri, &headers, &directory).await.0 {
+        Err(unavailable) => answer::unavailable(&unavailable).into_response(),
+        Ok(Outcome::Refused(rejection)) if rejection.reason == RejectReason::UnknownAd => unknown_ad().into_response(),
+        Ok(Outcome::Refused(rejection)) => answer::refused(&rejection).into_response(),
+        Ok(_) => {
+            let headers = [
+                (CONTENT_TYPE, HeaderValue::from_static("image/gif")),
+                (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+            ];
+            (headers, PIXEL).into_response()
+        }
+    }
+}
+
+/// Captures what the link stands for; also where it leads.
+async fn capture(
+    state: &State,
+    kind: EventKind,
+    uri: &Uri,
+    headers: &HeaderMap,
+    directory: &Directory,
+) -> (Result<Outcome, Unavailable>, Option<String>) {
+    let link = LinkQuery::parse(uri.query().unwrap_or_default());
+    let target = link.as_ref().ok().and_then(|link| target(state, link, directory));
+    let item = if opted_out(headers) || link.as_ref().is_ok_and(|link| link.opted_out) {
+        Item::OptedOut
+    } else {
+        judge(state, kind, link, headers, directory).unwrap_or_else(|rejection| {
+            let raw = Bytes::from(uri.path_and_query().map_or("", |p| p.as_str()).to_owned());
+            Item::Refused(Refusal { rejection, raw })
+        })
+    };
+    let outcome = state.submit(vec![item]).await.and_then(|outcomes| {
+        outcomes.into_iter().next().ok_or_else(|| Unavailable("the request has no outcome".to_owned()))
+    });
+    (outcome, target)
+}
+
+fn judge(
+    state: &State,
+    kind: EventKind,
+    link: Result<LinkQuery, Rejection>,
+    headers: &HeaderMap,
+    directory: &Directory,
+) -> Result<Item, Rejection> {
+    let now = state.clock.now();
+    let user_agent = headers.get(USER_AGENT).map(|v| String::from_utf8_lossy(v.as_bytes()));
+    let submission = link?.submission(kind, now, user_agent.as_deref())?;
+    let source = match state.settings.bad_signature {
+        OnBadSignature::Redirect => Source::Link,
+        OnBadSignature::Deny => Source::SignedLink,
+    };
+    let event = state.admit(submission, source, directory, now, traceparent(headers))?;
+    Ok(Item::Event(Box::new(event)))
+}
+
+/// Where a link leads: to its ad's URL if the ad runs, else to the fallback if there is one.
+fn target(state: &State, link: &LinkQuery, directory: &Directory) -> Option<String> {
+    let ad = link.ad_id().and_then(|id| directory.lookup(&id).filter(|ad| ad.status == AdStatus::Active));
+    match ad {
+        Some(ad) => Some(ad.url.to_owned()),
+        None => Some(state.settings.fallback_url.clone()).filter(|url| !url.is_empty()),
+    }
+}
+
+fn redirect(target: &str) -> Response {
+    match HeaderValue::from_str(target) {
+        Ok(location) => {
+            let headers = [(LOCATION, location), (CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+            (StatusCode::FOUND, headers).into_response()
+        }
+        // The directory takes visible ASCII only.
+        Err(_) => unknown_ad().into_response(),
+    }
+}
+
+/// 503 for machines, a page that leads on for people.
+fn lead_on(unavailable: &Unavailable, target: &str) -> Response {
+    let mut response = answer::unavailable(unavailable).into_response();
+    // Directory URLs have no quotes or angle brackets; `&` is what is left to escape.
+    let url = target.replace('&', "&amp;");
+    let page = format!(
+        "<!doctype html><meta charset=utf-8><meta http-equiv=refresh content=\"0;url={url}\"><a href=\"{url}\">Go on</a>"
+    );
+    response.extensions_mut().remove::<Problem>();
+    *response.body_mut() = page.into();
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    response.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'"));
+    response
+}
+
+fn unknown_ad() -> Problem {
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "unknown_ad",
+        "this ad is not known or does not run any more",
+        "check adId; import the ad with `clickledger ads import`",
+    )
+}
