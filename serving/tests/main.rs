@@ -1,0 +1,5 @@
+//! Serving from outside: the store by its port, the API over real sockets.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failure here must stop the test
+
+mod store;

@@ -1,0 +1,16 @@
+-- One ad's minutes, summed over writers and campaigns.
+-- Steps from hour to hour by the key (one seek each), then looks up the id in each.
+WITH RECURSIVE hours (hour) AS (
+    SELECT MIN(hour) FROM ad_minute WHERE hour >= ?2 AND hour < ?3
+    UNION ALL
+    SELECT (SELECT MIN(later.hour) FROM ad_minute AS later WHERE later.hour > hours.hour AND later.hour < ?3)
+    FROM hours
+    WHERE hours.hour IS NOT NULL
+)
+SELECT r.hour, r.minute, r.currency,
+    SUM(r.impressions), SUM(r.clicks), SUM(r.conversions), SUM(r.cost_hi), SUM(r.cost_lo)
+FROM hours
+CROSS JOIN ad_minute AS r ON r.hour = hours.hour AND r.ad_id = ?1
+WHERE r.hour * 60 + r.minute >= ?4 AND r.hour * 60 + r.minute < ?5
+GROUP BY r.hour, r.minute, r.currency
+ORDER BY r.hour, r.minute, r.currency
