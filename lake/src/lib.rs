@@ -1,3 +1,31 @@
-//! To be written.
+//! The lake: log → bronze, and the tables that batch and reconcile build on.
+//!
+//! ```text
+//! events ──────┐ poll          rows, bytes, age          one commit each
+//! dead_letters ┴──────▶ buffer ────────────────▶ Parquet ───────────────▶ bronze/bad, then bronze/events
+//! ```
+//! [`tables`] defines every table once; [`table::Table`] commits files and progress together, exactly once.
+//! Guarantee: a record is in bronze once, whatever crashes; log positions stand in the Delta commit that holds the
+//! rows up to them. Deletes nothing but what [`maintenance`] may.
 
+pub mod archiver;
+mod buffer;
+mod change;
+mod commit;
+pub mod convert;
+pub mod error;
+pub mod file;
+mod local_store;
+pub mod maintenance;
+pub mod positions;
+pub mod reader;
+pub mod root;
 pub mod run_record;
+mod schema;
+pub mod sort;
+pub mod table;
+pub mod tables;
+
+pub use error::Error;
+pub use root::LakeRoot;
+pub use table::Table;

@@ -207,7 +207,12 @@ mod tests {
                 "gold/ad_minute".to_owned(),
                 TableOutput {
                     version: 4,
-                    files: vec![OutputFile { path: "a.parquet".to_owned(), bytes: 9, rows: 1, sha256: "00".to_owned() }],
+                    files: vec![OutputFile {
+                        path: "a.parquet".to_owned(),
+                        bytes: 9,
+                        rows: 1,
+                        sha256: "00".to_owned(),
+                    }],
                 },
             )]
             .into(),

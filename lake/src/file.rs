@@ -1,0 +1,201 @@
+//! Rows → one Parquet file in memory, with the statistics that its Delta log entry states.
+//! Guarantee: the same rows give the same bytes on every machine and at every time (fixed writer, no clock, no thread
+//! count); the name carries the content's SHA-256, so a file that is written again is the same file.
+//! Never: touches a store ([`crate::table::Table::store`] does).
+
+use std::collections::BTreeMap;
+
+use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, RecordBatch};
+use arrow::compute::{max, min};
+use arrow::datatypes::{ArrowPrimitiveType, Int32Type, Int64Type, TimestampMicrosecondType};
+use bytes::Bytes;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+use parquet::schema::types::ColumnPath;
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+use shared::time::{Day, Timestamp};
+
+use crate::error::Error;
+use crate::tables::{ColumnType, PARTITION_COLUMN, TableDef};
+
+/// Rows in a row group: what a reader skips or reads as one.
+pub const ROW_GROUP_ROWS: usize = 128 * 1024;
+const ZSTD_LEVEL: i32 = 3;
+const CREATED_BY: &str = "clickledger";
+
+/// A Parquet file being built in memory: a day's rows in the table's order.
+pub struct ParquetFile {
+    def: &'static TableDef,
+    day: Day,
+    stem: String,
+    writer: ArrowWriter<Vec<u8>>,
+    rows: u64,
+    ranges: BTreeMap<&'static str, (i64, i64)>,
+}
+
+impl std::fmt::Debug for ParquetFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ParquetFile({}, {}, {} rows)", self.def.name, self.day, self.rows)
+    }
+}
+
+/// A finished file that is not stored yet.
+#[derive(Debug, Clone)]
+pub struct EncodedFile {
+    /// What it will be in the table.
+    pub file: NewFile,
+    /// The bytes.
+    pub bytes: Bytes,
+}
+
+/// A file as a commit adds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewFile {
+    /// The path within the table's folder.
+    pub path: String,
+    /// The partition.
+    pub day: Day,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Its rows.
+    pub rows: u64,
+    /// SHA-256 of its bytes, in lower-case hexadecimal.
+    pub sha256: String,
+    /// Least and greatest value of the columns in [`TableDef::stats`] (times in microseconds).
+    pub ranges: BTreeMap<&'static str, (i64, i64)>,
+}
+
+impl ParquetFile {
+    /// An empty file of `day`. `stem` starts its name and must be new for every write that is not the same work done
+    /// again (letters, digits, `-`, `_`, `.`).
+    ///
+    /// # Errors
+    /// `Invalid` when the stem is not a file name.
+    pub fn new(def: &'static TableDef, day: Day, stem: &str) -> Result<Self, Error> {
+        let clean = stem.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+        if stem.is_empty() || !clean {
+            return Err(Error::Invalid(format!("{stem:?} is not a file name")));
+        }
+        let options = ArrowWriterOptions::new().with_properties(properties(def)?).with_skip_arrow_metadata(true);
+        let writer = ArrowWriter::try_new_with_options(Vec::new(), def.file_schema(), options)
+            .map_err(|e| Error::arrow("starting a Parquet file", e))?;
+        Ok(Self { def, day, stem: stem.to_owned(), writer, rows: 0, ranges: BTreeMap::new() })
+    }
+
+    /// Adds rows, which must have [`TableDef::file_schema`] and be in the table's order.
+    ///
+    /// # Errors
+    /// `Invalid` when the rows are not the table's.
+    pub fn write(&mut self, batch: &RecordBatch) -> Result<(), Error> {
+        if batch.schema_ref().fields() != self.def.file_schema().fields() {
+            return Err(Error::Invalid(format!("these rows are not rows of {}", self.def.name)));
+        }
+        for name in self.def.stats {
+            let column = self.def.column(name).zip(batch.column_by_name(name));
+            if let Some((low, high)) = column.and_then(|(c, values)| range(c.kind, values)) {
+                let seen = self.ranges.entry(name).or_insert((low, high));
+                *seen = (seen.0.min(low), seen.1.max(high));
+            }
+        }
+        self.rows += batch.num_rows() as u64;
+        self.writer.write(batch).map_err(|e| Error::arrow("writing Parquet", e))
+    }
+
+    /// About how many bytes the file has by now.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.writer.bytes_written() + self.writer.in_progress_size()
+    }
+
+    /// The rows so far.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Finishes the file.
+    ///
+    /// # Errors
+    /// `Corrupt` when the encoder fails.
+    pub fn finish(self) -> Result<EncodedFile, Error> {
+        let bytes = self.writer.into_inner().map_err(|e| Error::arrow("finishing a Parquet file", e))?;
+        let sha256 = hex(&Sha256::digest(&bytes));
+        let short = sha256.get(..16).unwrap_or(&sha256);
+        let path = format!("{PARTITION_COLUMN}={}/{}-{short}.parquet", self.day, self.stem);
+        let size = bytes.len() as u64;
+        let file = NewFile { path, day: self.day, size, rows: self.rows, sha256, ranges: self.ranges };
+        Ok(EncodedFile { file, bytes: bytes.into() })
+    }
+}
+
+impl NewFile {
+    /// The statistics of the Delta log entry.
+    pub(crate) fn stats(&self, def: &TableDef) -> String {
+        let (mut low, mut high, mut nulls) = (Map::new(), Map::new(), Map::new());
+        for (name, (from, to)) in &self.ranges {
+            let is_time = def.column(name).is_some_and(|c| c.kind == ColumnType::Time);
+            let json = |v: i64| if is_time { Timestamp(v).to_string().into() } else { Value::from(v) };
+            low.insert((*name).to_owned(), json(*from));
+            high.insert((*name).to_owned(), json(*to));
+            nulls.insert((*name).to_owned(), 0.into());
+        }
+        serde_json::json!({ "numRecords": self.rows, "minValues": low, "maxValues": high, "nullCount": nulls })
+            .to_string()
+    }
+}
+
+/// Reads back the ranges of [`NewFile::stats`]; what is absent or of another form is left out.
+pub(crate) fn ranges_of(def: &TableDef, stats: &str) -> BTreeMap<&'static str, (i64, i64)> {
+    let Ok(stats) = serde_json::from_str::<Value>(stats) else { return BTreeMap::new() };
+    let bound = |which: &str, name: &str| match stats.get(which)?.get(name)? {
+        Value::String(time) => Timestamp::parse(time).map(|t| t.0),
+        value => value.as_i64(),
+    };
+    let range = |name: &'static str| Some((name, (bound("minValues", name)?, bound("maxValues", name)?)));
+    def.stats.iter().filter_map(|name| range(name)).collect()
+}
+
+fn properties(def: &TableDef) -> Result<WriterProperties, Error> {
+    let level = ZstdLevel::try_new(ZSTD_LEVEL).map_err(|e| Error::arrow("choosing a compression", e))?;
+    let mut builder = WriterProperties::builder()
+        .set_created_by(CREATED_BY.to_owned())
+        .set_compression(Compression::ZSTD(level))
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS));
+    for column in def.columns.iter().filter(|c| c.name != PARTITION_COLUMN) {
+        let path = || ColumnPath::from(column.name);
+        let is_number = matches!(column.kind, ColumnType::Long | ColumnType::Time);
+        if is_number && def.stats.contains(&column.name) {
+            // Hashes, times and positions hardly repeat: differences pack better than a dictionary.
+            builder = builder
+                .set_column_dictionary_enabled(path(), false)
+                .set_column_encoding(path(), Encoding::DELTA_BINARY_PACKED);
+        } else if column.kind == ColumnType::Bytes || column.name == "event_id" {
+            builder = builder.set_column_dictionary_enabled(path(), false);
+        }
+    }
+    Ok(builder.build())
+}
+
+fn range(kind: ColumnType, values: &ArrayRef) -> Option<(i64, i64)> {
+    fn of<T: ArrowPrimitiveType>(values: Option<&PrimitiveArray<T>>) -> Option<(i64, i64)>
+    where
+        T::Native: Into<i64>,
+    {
+        let values = values?;
+        Some((min(values)?.into(), max(values)?.into()))
+    }
+    match kind {
+        ColumnType::Long => of::<Int64Type>(values.as_primitive_opt()),
+        ColumnType::Int => of::<Int32Type>(values.as_primitive_opt()),
+        ColumnType::Time => of::<TimestampMicrosecondType>(values.as_primitive_opt()),
+        _ => None,
+    }
+    .filter(|_| values.null_count() == 0)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
