@@ -11,8 +11,8 @@ use crate::id::{AdId, CampaignId};
 use crate::money::Currency;
 use crate::rollup::{Counts, Finality, RollupKey, RollupRow, RowVersion, TimeRange};
 use crate::serving_store::{
-    CampaignHourPoint, Correction, Flush, HourRows, SeriesPoint, ServingStore, StoreError, TopBy, TopCampaign, Upserted,
-    WriterStatus,
+    CampaignHourPoint, Correction, Flush, HourRows, SeriesPoint, ServingStore, StoreError, TopBy, TopCampaign,
+    Upserted, WriterStatus,
 };
 use crate::sketch::Sketch;
 use crate::time::{DAY, Day, HOUR, Timestamp};
@@ -60,7 +60,10 @@ impl MemoryServingStore {
     fn open(&self, doing: &str) -> Result<MutexGuard<'_, State>, StoreError> {
         let state = self.state();
         if state.unavailable {
-            return Err(StoreError::Unavailable { doing: doing.to_owned(), why: "switched off by the test".to_owned() });
+            return Err(StoreError::Unavailable {
+                doing: doing.to_owned(),
+                why: "switched off by the test".to_owned(),
+            });
         }
         Ok(state)
     }
@@ -99,12 +102,8 @@ impl State {
             let point = points.entry((row.key.window_start(), currency)).or_default();
             *point = add(point, &row.counts)?;
         }
-        let point = |((at, currency), counts)| SeriesPoint {
-            window_start: at,
-            currency,
-            counts,
-            finality: self.finality(at),
-        };
+        let point =
+            |((at, currency), counts)| SeriesPoint { window_start: at, currency, counts, finality: self.finality(at) };
         Ok(points.into_iter().map(point).collect())
     }
 }
@@ -240,10 +239,8 @@ impl ServingStore for MemoryServingStore {
         range: TimeRange,
     ) -> Result<Vec<CampaignHourPoint>, StoreError> {
         let state = self.open("reading a campaign's hours")?;
-        let rows = state.shown(
-            &range,
-            |k| matches!(k, RollupKey::CampaignHour { campaign_id, .. } if campaign_id == campaign),
-        )?;
+        let rows = state
+            .shown(&range, |k| matches!(k, RollupKey::CampaignHour { campaign_id, .. } if campaign_id == campaign))?;
         let point = |row: RollupRow| match row.key {
             RollupKey::CampaignHour { hour, country, device_type, currency, .. } => Some(CampaignHourPoint {
                 hour,
