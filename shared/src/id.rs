@@ -18,10 +18,15 @@ pub struct BadId {
     pub text: String,
 }
 
-fn check(text: &str) -> Result<(), BadId> {
+/// Whether `text` has the form of an id, for readers that only borrow it.
+#[must_use]
+pub fn is_id(text: &str) -> bool {
     let fits = (1..=MAX_ID_BYTES).contains(&text.len());
-    let clean = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
-    if fits && clean { Ok(()) } else { Err(BadId { text: text.chars().take(80).collect() }) }
+    fits && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
+fn check(text: &str) -> Result<(), BadId> {
+    if is_id(text) { Ok(()) } else { Err(BadId { text: text.chars().take(80).collect() }) }
 }
 
 macro_rules! id_type {
