@@ -1,0 +1,132 @@
+//! What can be set in the speed layer, and what is wrong with a set of settings.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use shared::config::{Problem, Span};
+use shared::verdict::Counting;
+
+/// Settings of the speed layer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// The partitions to own; empty means all of the log's. Give each process its own.
+    pub partitions: Vec<u32>,
+    /// How often changed rows go to the serving store.
+    pub flush_interval: Span,
+    /// How often state and positions are saved: what a restart reads again at most.
+    pub checkpoint_interval: Span,
+    /// How far events of one partition may come out of order: the watermark stays this far behind the newest.
+    pub out_of_orderness: Span,
+    /// How far behind the watermark an event is still counted here; later ones are `late` and left to batch.
+    pub allowed_lateness: Span,
+    /// After this long without a record a partition no longer holds the combined watermark back.
+    pub idle_after: Span,
+    /// How long an event id is remembered at least.
+    pub dedup_window: Span,
+    /// The most event ids this process remembers (about 24 bytes each); beyond it the oldest are forgotten
+    /// early. Clicks remembered for repeat clicks have the same limit (about 36 bytes each).
+    pub max_dedup_ids: u64,
+    /// The most ad-minute rows kept open in this process; beyond it the oldest minutes close early.
+    pub max_open_rows: u64,
+    /// The most records taken in one poll.
+    pub poll_records: usize,
+    /// How long a poll waits for the first record.
+    pub poll_wait: Span,
+    /// The most records held in memory that the serving store does not show yet; beyond it polling stops.
+    pub max_unflushed_records: u64,
+    /// Where checkpoints live, one folder per partition. Set by the wiring.
+    #[serde(skip)]
+    pub state_dir: PathBuf,
+    /// The counting rules, the same for all layers. Set by the wiring.
+    #[serde(skip)]
+    pub counting: Counting,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            partitions: Vec::new(),
+            flush_interval: Span::secs(10),
+            checkpoint_interval: Span::secs(30),
+            out_of_orderness: Span::secs(30),
+            allowed_lateness: Span::secs(3_600),
+            idle_after: Span::secs(30),
+            dedup_window: Span::secs(24 * 3_600),
+            max_dedup_ids: 50_000_000,
+            max_open_rows: 20_000_000,
+            poll_records: 8_192,
+            poll_wait: Span::millis(200),
+            max_unflushed_records: 2_000_000,
+            state_dir: PathBuf::new(),
+            counting: Counting::default(),
+        }
+    }
+}
+
+impl Settings {
+    /// All problems at once.
+    #[must_use]
+    pub fn problems(&self) -> Vec<Problem> {
+        let day = Span::secs(86_400);
+        let hour = Span::secs(3_600);
+        let spans = [
+            ("flush_interval", self.flush_interval, Span::millis(100), hour),
+            ("checkpoint_interval", self.checkpoint_interval, Span::millis(100), hour),
+            ("out_of_orderness", self.out_of_orderness, Span::millis(0), day),
+            ("allowed_lateness", self.allowed_lateness, Span::millis(0), Span::secs(7 * 86_400)),
+            ("idle_after", self.idle_after, Span::millis(1), day),
+            ("dedup_window", self.dedup_window, Span::secs(60), Span::secs(7 * 86_400)),
+            ("poll_wait", self.poll_wait, Span::millis(1), Span::secs(10)),
+        ];
+        let counts = [
+            ("max_dedup_ids", self.max_dedup_ids, 1_000),
+            ("max_open_rows", self.max_open_rows, 1_000),
+            ("poll_records", self.poll_records as u64, 1),
+            ("max_unflushed_records", self.max_unflushed_records, 1_000),
+        ];
+        let mut problems: Vec<Problem> = spans
+            .into_iter()
+            .filter(|(_, value, least, most)| value < least || value > most)
+            .map(|(name, value, least, most)| {
+                Problem::new(format!("speed.{name}"), format!("{value} is not between {least} and {most}"))
+            })
+            .collect();
+        problems.extend(counts.into_iter().filter(|(_, value, least)| value < least).map(|(name, value, least)| {
+            Problem::new(format!("speed.{name}"), format!("{value} is less than {least}"))
+        }));
+        let mut partitions = self.partitions.clone();
+        partitions.sort_unstable();
+        if partitions.windows(2).any(|pair| pair.first() == pair.last()) {
+            problems.push(Problem::new("speed.partitions", "names a partition twice"));
+        }
+        problems
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_fine_and_survive_a_file() {
+        let settings = Settings::default();
+        assert_eq!(settings.problems(), []);
+        let text = toml::to_string(&settings).unwrap();
+        assert_eq!(toml::from_str::<Settings>(&text).unwrap(), settings);
+        assert!(toml::from_str::<Settings>("flush_intervall = \"10s\"").is_err());
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once() {
+        let settings = Settings {
+            flush_interval: Span::millis(0),
+            dedup_window: Span::secs(30 * 86_400),
+            poll_records: 0,
+            partitions: vec![3, 1, 3],
+            ..Settings::default()
+        };
+        let fields: Vec<String> = settings.problems().into_iter().map(|p| p.field).collect();
+        assert_eq!(fields, ["speed.flush_interval", "speed.dedup_window", "speed.poll_records", "speed.partitions"]);
+    }
+}

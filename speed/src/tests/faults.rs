@@ -1,0 +1,146 @@
+//! A serving store that can refuse, or write and then say it did not.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use shared::id::{AdId, CampaignId};
+use shared::rollup::{Counts, RollupKey, RowVersion, TimeRange};
+use shared::serving_store::{
+    CampaignHourPoint, Correction, Flush, HourRows, SeriesPoint, ServingStore, StoreError, TopBy, TopCampaign,
+    Upserted, WriterStatus,
+};
+use shared::time::{Day, Timestamp};
+use tokio::sync::watch;
+
+/// How the store behaves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Mood {
+    #[default]
+    Fine,
+    /// Writes nothing and says so.
+    Refuses,
+    /// Writes and says it did not: the answer was lost.
+    Forgets,
+}
+
+/// Each writer's rows: version, counts, estimate of users.
+pub(crate) type Rows = BTreeMap<(u32, RollupKey), (RowVersion, Counts, Option<u64>)>;
+
+#[derive(Debug, Default)]
+struct State {
+    mood: Mood,
+    rows: Rows,
+    generations: BTreeMap<u32, u32>,
+    writers: BTreeMap<u32, (RowVersion, WriterStatus)>,
+}
+
+/// The store. Clones are the same one.
+#[derive(Debug, Clone)]
+pub(crate) struct MoodyStore {
+    state: Arc<Mutex<State>>,
+    /// How many flushes were tried.
+    pub(crate) tried: watch::Sender<u64>,
+    /// How many generations were given out: one for each partition of a pipeline that starts.
+    pub(crate) started: watch::Sender<u64>,
+}
+
+impl MoodyStore {
+    pub(crate) fn new() -> Self {
+        Self { state: Arc::default(), tried: watch::Sender::new(0), started: watch::Sender::new(0) }
+    }
+
+    pub(crate) fn set_mood(&self, mood: Mood) {
+        self.state.lock().unwrap().mood = mood;
+    }
+
+    pub(crate) fn rows(&self) -> Rows {
+        self.state.lock().unwrap().rows.clone()
+    }
+
+    pub(crate) fn status(&self, writer: u32) -> WriterStatus {
+        self.state.lock().unwrap().writers.get(&writer).map(|(_, status)| status.clone()).unwrap_or_default()
+    }
+}
+
+fn not_here<T>() -> Result<T, StoreError> {
+    Err(StoreError::Corrupt("the speed layer does not ask this".to_owned()))
+}
+
+#[async_trait]
+impl ServingStore for MoodyStore {
+    async fn upsert_approximate(&self, flush: Flush) -> Result<Upserted, StoreError> {
+        let away = StoreError::Unavailable { doing: "upserting".to_owned(), why: "mood".to_owned() };
+        let result = {
+            let mut state = self.state.lock().unwrap();
+            let mood = state.mood;
+            if mood != Mood::Refuses {
+                state.take(flush);
+            }
+            if mood == Mood::Fine { Ok(Upserted::default()) } else { Err(away) }
+        };
+        self.tried.send_modify(|n| *n += 1);
+        result
+    }
+
+    async fn next_generation(&self, writer: u32) -> Result<u32, StoreError> {
+        let mut state = self.state.lock().unwrap();
+        let generation = state.generations.entry(writer).or_default();
+        *generation += 1;
+        self.started.send_modify(|n| *n += 1);
+        Ok(*generation)
+    }
+
+    async fn read_hour(&self, _: Timestamp) -> Result<HourRows, StoreError> {
+        not_here()
+    }
+    async fn overwrite_exact(&self, _: Timestamp, _: Correction, _: RowVersion) -> Result<u64, StoreError> {
+        not_here()
+    }
+    async fn owned_hours(&self, _: TimeRange) -> Result<BTreeMap<Timestamp, RowVersion>, StoreError> {
+        not_here()
+    }
+    async fn mark_settled(&self, _: Day, _: u32) -> Result<(), StoreError> {
+        not_here()
+    }
+    async fn ad_series(&self, _: &AdId, _: TimeRange) -> Result<Vec<SeriesPoint>, StoreError> {
+        not_here()
+    }
+    async fn campaign_series(&self, _: &CampaignId, _: TimeRange) -> Result<Vec<SeriesPoint>, StoreError> {
+        not_here()
+    }
+    async fn campaign_hours(&self, _: &CampaignId, _: TimeRange) -> Result<Vec<CampaignHourPoint>, StoreError> {
+        not_here()
+    }
+    async fn top(
+        &self,
+        _: TimeRange,
+        _: TopBy,
+        _: usize,
+        _: Option<&[CampaignId]>,
+    ) -> Result<Vec<TopCampaign>, StoreError> {
+        not_here()
+    }
+    async fn writers(&self) -> Result<BTreeMap<u32, WriterStatus>, StoreError> {
+        not_here()
+    }
+}
+
+impl State {
+    fn take(&mut self, flush: Flush) {
+        let Flush { writer, version, rows, status } = flush;
+        for row in rows {
+            let is_hour = matches!(row.key, RollupKey::CampaignHour { .. });
+            assert_eq!(row.uniques.is_some(), is_hour, "only campaign hours have users");
+            let new = (version, row.counts, row.uniques.map(|users| users.estimate()));
+            let old = self.rows.entry((writer, row.key)).or_insert(new);
+            if version > old.0 {
+                *old = new;
+            }
+        }
+        let old = self.writers.entry(writer).or_insert_with(|| (version, status.clone()));
+        if version > old.0 {
+            *old = (version, status);
+        }
+    }
+}

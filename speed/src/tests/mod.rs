@@ -1,0 +1,9 @@
+//! Tests of the whole layer: any events, any batching, any crash, against a naive recount.
+
+pub(crate) mod events;
+mod faults;
+mod harness;
+mod law;
+mod recount;
+mod run;
+mod worker;

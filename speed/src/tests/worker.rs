@@ -1,0 +1,144 @@
+//! A worker alone: outcomes, bounds, what it tells about itself.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use shared::config::Span;
+use shared::event::Event;
+use shared::event_log::Record;
+use shared::rollup::RollupKey;
+use shared::time::{DAY, HOUR, MINUTE, SECOND, Timestamp};
+use shared::wire::encode_event;
+
+use super::events::{START, click, prices};
+use crate::{Outcome, Settings, Worker};
+
+struct Feed {
+    worker: Worker,
+    position: u64,
+}
+
+impl Feed {
+    fn new(settings: &Settings) -> Self {
+        let mut worker = Worker::new(0, 0, settings);
+        worker.set_prices(Arc::new(prices()));
+        Self { worker, position: 0 }
+    }
+
+    fn event(&mut self, event: &Event, append_time: Timestamp) -> Outcome {
+        self.bytes(encode_event(event), append_time)
+    }
+
+    fn bytes(&mut self, bytes: Vec<u8>, append_time: Timestamp) -> Outcome {
+        let record = Record { partition: 0, position: self.position, append_time, payload: Bytes::from(bytes) };
+        self.position += 1;
+        self.worker.apply(&record)
+    }
+
+    fn click(&mut self, id: &str, at: Timestamp) -> Outcome {
+        self.event(&click(id, at, 0), at)
+    }
+}
+
+#[test]
+fn an_event_from_the_future_does_not_make_the_others_late() {
+    let mut feed = Feed::new(&Settings::default());
+    // A client clock five minutes ahead, another a year ahead, and an imported row of tomorrow.
+    assert_eq!(feed.event(&click("a", START, -5 * MINUTE), START), Outcome::Counted);
+    assert_eq!(feed.event(&click("b", START, -365 * DAY), START), Outcome::Counted);
+    assert_eq!(feed.event(&click("c", START.plus(DAY), 0), START), Outcome::Counted);
+    assert!(feed.worker.watermark() <= START);
+    assert_eq!(feed.event(&click("d", START, 10 * MINUTE), START), Outcome::Counted);
+}
+
+#[test]
+fn an_event_beyond_the_lateness_is_late_and_told_by_hour() {
+    let settings = Settings::default();
+    let mut feed = Feed::new(&settings);
+    assert_eq!(feed.click("a", START), Outcome::Counted);
+    let edge = settings.out_of_orderness.as_micros() + settings.allowed_lateness.as_micros();
+    assert_eq!(feed.event(&click("b", START, edge), START), Outcome::Counted);
+    assert_eq!(feed.event(&click("c", START, edge + 1), START), Outcome::Late);
+    // It still claims its id.
+    assert_eq!(feed.click("c", START), Outcome::Duplicate);
+    let status = feed.worker.status(START, feed.worker.watermark(), 0);
+    assert_eq!(status.late_by_hour.into_iter().collect::<Vec<_>>(), [(START.plus(-edge - 1).floor(HOUR), 1)]);
+    assert_eq!(status.outcomes.values().sum::<u64>(), 4);
+}
+
+#[test]
+fn a_closed_window_leaves_the_memory_only_after_its_rows_were_flushed() {
+    let mut feed = Feed::new(&Settings::default());
+    feed.click("a", START);
+    feed.click("b", START.plus(6 * HOUR));
+    let minutes = |rows: Vec<shared::rollup::RollupRow>| {
+        rows.into_iter().filter(|r| matches!(r.key, RollupKey::AdMinute { .. })).count()
+    };
+    assert_eq!(minutes(feed.worker.changed_rows()), 2);
+    assert_eq!(minutes(feed.worker.take_changed_rows(START)), 2);
+    assert_eq!(feed.worker.take_changed_rows(START).len(), 0);
+    assert_eq!(feed.worker.stage().0.ads.len(), 1);
+    assert_eq!(feed.event(&click("c", START.plus(6 * HOUR), 6 * HOUR), START.plus(6 * HOUR)), Outcome::Late);
+}
+
+#[test]
+fn a_row_is_absolute_and_comes_again_only_when_it_changed() {
+    let mut feed = Feed::new(&Settings::default());
+    feed.click("a", START);
+    assert_eq!(feed.worker.take_changed_rows(START).len(), 3);
+    feed.click("a", START);
+    assert_eq!(feed.worker.take_changed_rows(START).len(), 0);
+    feed.click("b", START);
+    let rows = feed.worker.take_changed_rows(START);
+    assert!(rows.iter().all(|row| row.counts.clicks == 2 && row.counts.cost_nanos == 500_000_000), "{rows:?}");
+    assert!(rows.is_sorted_by_key(|row| row.key.clone()));
+}
+
+#[test]
+fn too_many_open_rows_close_the_oldest_minutes_early_whenever_they_are_flushed() {
+    let settings = Settings { max_open_rows: 10, ..Settings::default() };
+    let outcomes = |flush_every: u32| -> Vec<Outcome> {
+        let mut feed = Feed::new(&settings);
+        (0..60_u32)
+            .map(|n| {
+                if n % flush_every == 0 {
+                    assert!(feed.worker.take_changed_rows(START).len() <= 3 * 60);
+                }
+                // Every third click happened twenty minutes ago.
+                let age = if n % 3 == 0 { 20 * MINUTE } else { 0 };
+                let at = START.plus(i64::from(n) * MINUTE);
+                feed.event(&click(&format!("e{n}"), at, age), at)
+            })
+            .collect()
+    };
+    let seldom = outcomes(1_000);
+    assert_eq!(seldom, outcomes(1));
+    assert_eq!(seldom, outcomes(7));
+    assert!(seldom.contains(&Outcome::Late));
+    assert!(seldom.iter().filter(|o| **o == Outcome::Counted).count() >= 40);
+}
+
+#[test]
+fn an_id_is_known_for_the_dedup_window_and_bytes_that_are_no_event_are_dead_letters() {
+    let settings = Settings { dedup_window: Span::secs(3_600), ..Settings::default() };
+    let mut feed = Feed::new(&settings);
+    assert_eq!(feed.click("a", START), Outcome::Counted);
+    assert_eq!(feed.click("a", START.plus(HOUR - 1)), Outcome::Duplicate);
+    assert_eq!(feed.click("a", START.plus(3 * HOUR)), Outcome::Counted);
+    for bytes in [vec![], vec![1], vec![9, 9, 9], encode_event(&click("b", START, 0))[..40].to_vec()] {
+        assert_eq!(feed.bytes(bytes, START), Outcome::DeadLetter);
+    }
+    assert_eq!(feed.worker.tally().total(), 7);
+}
+
+#[test]
+fn what_it_tells_about_itself_follows_from_the_records() {
+    let mut feed = Feed::new(&Settings::default());
+    feed.event(&click("a", START, 2 * SECOND), START);
+    feed.event(&click("b", START.plus(SECOND), 3 * SECOND), START.plus(SECOND));
+    let status = feed.worker.status(START.plus(9 * SECOND), feed.worker.watermark(), 4);
+    assert_eq!(status.max_event_time, START.plus(-2 * SECOND));
+    assert_eq!(status.as_of, START.plus(SECOND));
+    assert_eq!(status.watermark, START.plus(-32 * SECOND));
+    assert_eq!((status.next_position, status.lag, status.ingest_p95_ms), (2, 4, 9_000));
+}
