@@ -66,7 +66,7 @@ CREATE TABLE silver_events AS
 SELECT day, event_id, event_type, ad_id, campaign_id, impression_id, user_pseudo_id, country, device_type,
        make_timestamp(event_time) AS event_time, make_timestamp(ingest_time) AS ingest_time,
        make_timestamp(billing_time) AS billing_time, clamped, verdict, cost_currency AS currency, price_model,
-       cost_nanos, getvariable('region') AS region, partition, position
+       price_version, cost_nanos, getvariable('region') AS region, partition, position
 FROM silver;
 
 CREATE TABLE gold_ad_minute AS
