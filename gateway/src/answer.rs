@@ -110,7 +110,7 @@ pub(crate) fn unavailable(unavailable: &Unavailable) -> Problem {
     Problem::new(
         StatusCode::SERVICE_UNAVAILABLE,
         "unavailable",
-        format!("nothing was recorded: {}", unavailable.0),
+        format!("nothing was acknowledged: {}", unavailable.0),
         "send the same request again, with the same event ids, after Retry-After seconds",
     )
     .retry_after(1)

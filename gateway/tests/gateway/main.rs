@@ -1,0 +1,10 @@
+//! The gateway at its public edge: over real sockets, against a memory log with a switch for failures.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
+
+mod durability;
+mod history;
+mod hostile;
+mod keys;
+mod links;
+mod posts;
+mod support;
