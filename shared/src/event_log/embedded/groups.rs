@@ -22,7 +22,9 @@ pub(super) struct Groups {
     own: Mutex<BTreeMap<String, Group>>,
 }
 
+#[derive(Default)]
 struct Group {
+    /// What this process reported.
     positions: Positions,
     written: Option<Instant>,
     is_changed: bool,
@@ -56,11 +58,7 @@ impl Groups {
     /// Takes note of a report; writes it when the last one was long enough ago.
     pub(super) fn report(&self, group: &str, positions: &Positions) {
         let mut own = self.own();
-        let entry = own.entry(group.to_owned()).or_insert_with(|| Group {
-            positions: stored(&self.path(group)).unwrap_or_default(),
-            written: None,
-            is_changed: false,
-        });
+        let entry = own.entry(group.to_owned()).or_default();
         entry.positions.0.extend(&positions.0);
         entry.is_changed = true;
         if entry.written.is_none_or(|written| written.elapsed() >= WRITE_EVERY) {
@@ -77,10 +75,12 @@ impl Groups {
         }
     }
 
-    /// A report that cannot be written is only shown late.
+    /// Writes beside what other processes of the group reported. A report that cannot be written is only shown late.
     fn write(&self, group: &str, entry: &mut Group) {
         entry.written = Some(stopwatch());
-        let written = serde_json::to_vec(&entry.positions).map_err(io::Error::other).and_then(|bytes| {
+        let mut all = stored(&self.path(group)).unwrap_or_default();
+        all.0.extend(&entry.positions.0);
+        let written = serde_json::to_vec(&all).map_err(io::Error::other).and_then(|bytes| {
             fs::create_dir_all(self.folder.groups())?;
             replace(&self.path(group), &bytes)
         });
@@ -92,7 +92,7 @@ impl Groups {
 
     /// What every group last reported.
     pub(super) fn all(&self) -> Result<BTreeMap<String, Positions>, LogError> {
-        let mut all = BTreeMap::new();
+        let mut all: BTreeMap<String, Positions> = BTreeMap::new();
         let folder = self.folder.groups();
         let failed = || doing(format!("listing {}", folder.display()));
         let entries = match fs::read_dir(&folder) {
@@ -110,7 +110,9 @@ impl Groups {
             }
         }
         let own = self.own();
-        all.extend(own.iter().filter(|(_, g)| g.is_changed).map(|(name, g)| (name.clone(), g.positions.clone())));
+        for (name, group) in own.iter().filter(|(_, group)| group.is_changed) {
+            all.entry(name.clone()).or_default().0.extend(&group.positions.0);
+        }
         Ok(all)
     }
 }

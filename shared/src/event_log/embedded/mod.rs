@@ -105,6 +105,8 @@ impl EmbeddedLog {
         let (recovery, is_written) = owner::visit(&folder)?;
         let known = match durable::read(&folder, partitions) {
             Some(end) if is_written => end,
+            // Only the writer knows what is synced.
+            None if is_written => return Err(no_log(&folder)),
             // Nobody writes: what the last writer left is found as the next one will find it.
             _ => recovery::find_end(&folder, partitions)?.ok_or_else(|| no_log(&folder))?.settle()?,
         };
@@ -120,7 +122,8 @@ impl EmbeddedLog {
 }
 
 fn no_log(folder: &Folder) -> LogError {
-    let source = io::Error::new(io::ErrorKind::NotFound, "no log was made here yet: start the process that writes it");
+    let source =
+        io::Error::new(io::ErrorKind::NotFound, "no log can be read here yet: start the process that writes it");
     doing(format!("opening {}", folder.path().display()))(source)
 }
 

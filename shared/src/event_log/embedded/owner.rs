@@ -71,12 +71,13 @@ fn lock_file(path: &Path) -> Result<File, LogError> {
     open().map_err(doing(format!("opening {}", path.display())))
 }
 
+/// Makes the folder and the folders above it, durably.
 fn create(path: &Path) -> Result<(), LogError> {
+    let missing = path.ancestors().take_while(|p| *p != Path::new("") && !p.exists()).count();
     fs::create_dir_all(path).map_err(doing(format!("creating {}", path.display())))?;
-    match path.parent() {
-        Some(parent) if parent.is_dir() => Folder::new(parent).sync(),
-        _ => Ok(()),
-    }
+    // The folder above is synced even when nothing was made: whoever made it may have crashed before.
+    let parents = path.ancestors().skip(1).take(missing.max(1));
+    parents.map(|p| if p == Path::new("") { Path::new(".") } else { p }).try_for_each(|p| Folder::new(p).sync())
 }
 
 /// How many partitions the log has; `None` when it was never made.

@@ -33,10 +33,8 @@ pub(super) fn find_end(folder: &Folder, partitions: u32) -> Result<Option<Found>
     let marker = durable::read(folder, partitions);
     let Some(mut reader) = newest(folder, partitions, marker.as_ref())? else { return Ok(None) };
     let segment = reader.header().number;
-    let marked = match marker {
-        Some(marker) if marker.segment == segment => marker.offset,
-        _ => reader.offset(),
-    };
+    let marker = marker.filter(|marker| marker.segment == segment);
+    let marked = marker.as_ref().map_or(reader.offset(), |marker| marker.offset);
     let length = reader.file_length()?;
     let (index, stop) = Index::scan(&mut reader, length)?;
     if reader.offset() < marked {
@@ -44,6 +42,9 @@ pub(super) fn find_end(folder: &Folder, partitions: u32) -> Result<Option<Found>
         return Err(corrupt(reader.path(), reader.offset(), &why));
     }
     let end = End { segment, offset: reader.offset(), positions: reader.positions().to_vec() };
+    if marker.is_some_and(|marker| marker.offset == end.offset && marker != end) {
+        return Err(corrupt(reader.path(), end.offset, "the end marker names other positions: this is another log's"));
+    }
     Ok(Some(Found { end, index, marked, reader }))
 }
 

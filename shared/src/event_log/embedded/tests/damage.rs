@@ -131,6 +131,52 @@ async fn any_flipped_bit_in_any_file_is_noticed_or_harmless() {
 }
 
 #[tokio::test]
+async fn a_record_in_the_place_of_another_is_corrupt() {
+    let dir = scratch();
+    let records: Vec<NewRecord> =
+        (0..8).map(|n| NewRecord { payload: vec![7; 20].into(), ..conformance::record(n % 2, n.into()) }).collect();
+    let log = EmbeddedLog::open(dir.path(), options(1 << 20)).unwrap();
+    append(&log, &records).await;
+    drop(log);
+    let image = Image::of(dir.path());
+    let frame = |n: usize| HEADER + 48 * n..HEADER + 48 * (n + 1);
+    for (place, other) in (0..8).flat_map(|place| (0..8).map(move |other| (place, other))) {
+        let mut image = image.clone();
+        // Every checksum holds, but one record is missing and another one stands there twice.
+        image.file(&folder(&dir).segment(0)).copy_within(frame(other), frame(place).start);
+        for read in both_ways(&image).await {
+            match read {
+                Ok(contents) => assert!(place == other && contents == conformance::expected(&records)),
+                Err(error) => assert!(place != other && matches!(error, LogError::Corrupt(_)), "{error}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_segment_of_another_log_is_corrupt() {
+    let image = |shift: u32| async move {
+        let dir = scratch();
+        let record =
+            |n: u32| NewRecord { payload: vec![7; 20].into(), ..conformance::record((n + shift) % 4, n.into()) };
+        let log = EmbeddedLog::open(dir.path(), options(500)).unwrap();
+        append(&log, &(0..30).map(record).collect::<Vec<_>>()).await;
+        drop(log);
+        (Image::of(dir.path()), dir)
+    };
+    let ((ours, dir), (theirs, _)) = (image(0).await, image(1).await);
+    let folder = folder(&dir);
+    // Nothing in the files differs but the partitions of the records.
+    for number in folder.segments().unwrap() {
+        let mut mixed = ours.clone();
+        *mixed.file(&folder.segment(number)) = theirs.clone().file(&folder.segment(number)).clone();
+        for read in both_ways(&mixed).await {
+            assert!(matches!(read, Err(LogError::Corrupt(_))), "segment {number}: {read:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_sealed_segment_that_was_cut_is_corrupt_and_never_read_as_shorter() {
     let (dir, image, _) = closed(24, 500).await;
     let segment = folder(&dir).segment(1);
@@ -264,14 +310,10 @@ async fn what_was_acknowledged_before_a_crash_is_there_after_it() {
 /// What a crash in this moment would leave: the marker first, then the newest segment, then the older ones, which do
 /// not change any more.
 fn crash_image(folder: &Folder) -> Image {
-    let mut image = BTreeMap::new();
+    let read = |path: PathBuf| (path.file_name().unwrap().into(), fs::read(path).unwrap());
+    let mut image = BTreeMap::from([read(folder.metadata()), read(folder.marker())]);
     let numbers = folder.segments().unwrap();
-    for path in [folder.metadata(), folder.marker()] {
-        image.insert(path.file_name().unwrap().into(), fs::read(path).unwrap());
-    }
     // A newer segment may have begun since the numbers were read; then the last of them may have grown, no more.
-    for path in numbers.iter().rev().map(|n| folder.segment(*n)) {
-        image.insert(path.file_name().unwrap().into(), fs::read(path).unwrap());
-    }
+    image.extend(numbers.iter().rev().map(|n| read(folder.segment(*n))));
     Image(image)
 }

@@ -1,7 +1,7 @@
 //! A disk that fails when told to: nothing is acknowledged that could be lost, and the log goes on when the disk does.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Mutex;
 
 use super::*;
@@ -16,8 +16,8 @@ pub(super) struct Plan {
     pub(super) failing_truncates: u32,
     /// Whether a failed sync also loses what it should have kept, as the page cache of some systems does.
     pub(super) loses_unsynced: bool,
-    /// Written since the last sync: where, and how much.
-    unsynced: Vec<(u64, usize)>,
+    /// Written since the last sync of its file: the file's inode, where, and how much.
+    unsynced: Vec<(u64, u64, usize)>,
 }
 
 /// A real disk with planned failures.
@@ -43,24 +43,28 @@ fn fails(count: &mut u32) -> io::Result<()> {
 impl Disk for FaultyDisk {
     fn create(&self, path: &Path) -> io::Result<File> {
         fails(&mut self.0.lock().unwrap().failing_creates)?;
-        RealDisk.create(path)
+        let file = RealDisk.create(path)?;
+        let inode = file.metadata()?.ino();
+        self.0.lock().unwrap().unsynced.retain(|(of, ..)| *of != inode);
+        Ok(file)
     }
 
     fn write(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut plan = self.0.lock().unwrap();
         let fitting = plan.room.unwrap_or(usize::MAX).min(bytes.len());
         plan.room = plan.room.map(|room| room - fitting);
-        plan.unsynced.push((offset, fitting));
+        plan.unsynced.push((file.metadata()?.ino(), offset, fitting));
         RealDisk.write(file, &bytes[..fitting], offset)?;
         if fitting < bytes.len() { Err(io::Error::from_raw_os_error(28)) } else { Ok(()) } // ENOSPC
     }
 
     fn sync(&self, file: &File) -> io::Result<()> {
         let mut plan = self.0.lock().unwrap();
-        let unsynced = std::mem::take(&mut plan.unsynced);
+        let inode = file.metadata()?.ino();
+        let unsynced: Vec<_> = plan.unsynced.extract_if(.., |(of, ..)| *of == inode).collect();
         let failed = fails(&mut plan.failing_syncs);
         if failed.is_err() && plan.loses_unsynced {
-            for (offset, bytes) in unsynced {
+            for (_, offset, bytes) in unsynced {
                 file.write_all_at(&vec![0; bytes], offset)?;
             }
         }
