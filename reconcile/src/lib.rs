@@ -1,1 +1,43 @@
-//! To be written.
+//! Reconcile: gold → serving, and what finance pulls.
+//!
+//! ```text
+//! runs ─▶ gold (files of one run, by checksum)
+//!           │ hour by hour                        ┌─▶ reports/drift/day=….json
+//!           ├─▶ compare ─▶ correct ─▶ serving ────┤
+//!           └─▶ lines ─▶ staging ─▶ sequence ─▶ settlement/day=…/v=N/ (manifest last)
+//! ```
+//! [`worker::run`] is one job per day: it measures the drift, makes every hour exact and owned, and publishes the
+//! settlement. [`rebuild::run`] fills an empty serving store. [`verify::verify`] needs only a settlement folder.
+//!
+//! Guarantees: exact beats approximate for ever (hours are owned); a second run changes nothing; nothing is
+//! overwritten or published when a sum does not balance; a published settlement never changes, and a restatement is
+//! a new version. On crash: run again; every step is repeatable. There is no queue and no task of its own here.
+
+mod balance;
+pub mod causes;
+mod checksum;
+mod columns;
+pub mod compare;
+pub mod correct;
+pub mod drift;
+mod error;
+pub mod gold;
+mod line_file;
+mod lines;
+pub mod manifest;
+mod object_file;
+pub mod publish;
+pub mod rebuild;
+pub mod report;
+pub mod runs;
+mod sequence;
+mod settings;
+pub mod settlements;
+pub mod verify;
+pub mod worker;
+
+pub use causes::{Candidates, Explanation, ShownBy};
+pub use drift::{Distance, Distances, Pair};
+pub use error::Error;
+pub use settings::Settings;
+pub use worker::{Deps, Outcome, Progress, Request, run};

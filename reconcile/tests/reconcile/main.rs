@@ -1,0 +1,10 @@
+//! Reconcile at its public edge: a small lake with gold, a serving store, a data root.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failure here must stop the test
+
+mod crash;
+mod law;
+mod publish;
+mod recipe;
+mod verify;
+mod world;
