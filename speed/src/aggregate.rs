@@ -127,12 +127,19 @@ struct Minute {
     campaigns: Grid<CampaignKey, ()>,
 }
 
+impl Minute {
+    fn rows(&self) -> usize {
+        self.ads.cells.len() + self.campaigns.cells.len()
+    }
+}
+
 /// All open windows of one partition.
 #[derive(Debug, Default)]
 pub(crate) struct Windows {
     minutes: BTreeMap<Timestamp, Minute>,
     hours: BTreeMap<Timestamp, Grid<HourKey, Sketch>>,
-    ad_rows: usize,
+    /// How many rows there are, closed ones that wait for a flush included.
+    rows: usize,
 }
 
 impl Windows {
@@ -143,12 +150,12 @@ impl Windows {
     pub(crate) fn add(&mut self, event: &Billable<'_>) -> Result<(), Overflow> {
         let campaign_hash = xxh3_64(event.campaign.as_bytes());
         let minute = self.minutes.entry(event.minute).or_default();
-        let before = minute.ads.cells.len();
+        let hours = self.hours.entry(event.hour).or_default();
+        let before = minute.rows() + hours.cells.len();
         let ad = ad_cell(&mut minute.ads, event, campaign_hash).ok_or(Overflow)?;
         let ad_counts = ad.counts.merge(&event.counts)?;
         let campaign = campaign_cell(&mut minute.campaigns, event, campaign_hash).ok_or(Overflow)?;
         let campaign_counts = campaign.counts.merge(&event.counts)?;
-        let hours = self.hours.entry(event.hour).or_default();
         let hour = hour_cell(hours, event, campaign_hash).ok_or(Overflow)?;
         hour.counts = hour.counts.merge(&event.counts)?;
         campaign.counts = campaign_counts;
@@ -156,19 +163,20 @@ impl Windows {
         if let Some(user) = event.user {
             hour.extra.add(Sketch::hash(user));
         }
-        self.ad_rows += minute.ads.cells.len() - before;
+        self.rows += minute.rows() + hours.cells.len() - before;
         Ok(())
     }
 
-    /// The end of the oldest open minute, if more than `max` ad minutes are open at `horizon`. (Closed minutes that
-    /// wait for a flush do not count, so that the answer depends on the records alone.)
+    /// The end of the oldest open minute, if more than `max` rows are open at `horizon`. (Closed windows that wait
+    /// for a flush do not count, so that the answer depends on the records alone.)
     pub(crate) fn crowded(&self, max: usize, horizon: Timestamp) -> Option<Timestamp> {
-        if self.ad_rows <= max {
+        if self.rows <= max {
             return None;
         }
-        let open = self.minutes.range(horizon.floor(MINUTE)..);
-        let rows: usize = open.clone().map(|(_, minute)| minute.ads.cells.len()).sum();
-        (rows > max).then(|| open.map(|(start, _)| start.plus(MINUTE)).next()).flatten()
+        let minutes = self.minutes.range(horizon.floor(MINUTE)..);
+        let hours = self.hours.range(horizon.floor(HOUR)..).map(|(_, cells)| cells.cells.len());
+        let rows = minutes.clone().map(|(_, minute)| minute.rows()).sum::<usize>() + hours.sum::<usize>();
+        (rows > max).then(|| minutes.map(|(start, _)| start.plus(MINUTE)).next()).flatten()
     }
 
     /// Every row that changed since the last [`Windows::mark_flushed`], sorted by key.
@@ -206,7 +214,13 @@ impl Windows {
             minute.campaigns.mark_flushed();
         }
         self.hours.values_mut().for_each(Grid::mark_flushed);
-        self.ad_rows = self.minutes.values().map(|minute| minute.ads.cells.len()).sum();
+        self.recount();
+    }
+
+    /// Brings the number of rows up to date.
+    pub(crate) fn recount(&mut self) {
+        let minutes = self.minutes.values().map(Minute::rows);
+        self.rows = minutes.sum::<usize>() + self.hours.values().map(|cells| cells.cells.len()).sum::<usize>();
     }
 
     /// Every ad minute, minute by minute. (Campaign minutes are their sums.)
@@ -238,7 +252,6 @@ impl Windows {
         ad_cell(&mut minute.ads, &event, hash).ok_or(Overflow)?.counts = counts;
         let campaign = campaign_cell(&mut minute.campaigns, &event, hash).ok_or(Overflow)?;
         campaign.counts = campaign.counts.merge(&counts)?;
-        self.ad_rows += 1;
         Ok(())
     }
 

@@ -149,6 +149,7 @@ pub(crate) fn restore_windows(message: &StateMessage) -> Option<Windows> {
         let users = Sketch::from_bytes(&m.users).ok()?;
         windows.restore_hour(Timestamp(m.hour), key, (&m.counts).into(), users)?;
     }
+    windows.recount();
     Some(windows)
 }
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 use shared::config::Problem;
 use shared::error::ErrorKind;
 use shared::event_log::{Bounds, Consumer, Record};
+use shared::price::PriceBook;
 use shared::progress::Positions;
 use shared::shutdown::Shutdown;
 use shared::time::{Timestamp, sleep};
@@ -29,6 +30,9 @@ use crate::{Deps, Error, Speed, metrics};
 const RETRY: Duration = Duration::from_secs(1);
 /// Polling also stops at this many times `max_unflushed_records` since the last checkpoint.
 const UNSAVED_FACTOR: u64 = 4;
+
+/// So many records are taken in without a break: well under a millisecond.
+const BREATH: usize = 256;
 
 /// Works until `shutdown` (see [`Speed::run`]).
 pub(crate) async fn run(settings: Settings, deps: Deps, shutdown: Shutdown) -> Result<(), Error> {
@@ -125,7 +129,7 @@ impl Pipeline {
             let Some(mut assigned) = self.assigned.remove(&partition) else { continue };
             let prices = Arc::clone(&prices);
             tasks.spawn(async move {
-                let applied = assigned.apply(&records, prices, now);
+                let applied = apply_gently(&mut assigned, &records, &prices, now).await;
                 (assigned, applied)
             });
         }
@@ -171,17 +175,19 @@ impl Pipeline {
     /// Sends every partition's changed rows; `false` when the store is away.
     pub(crate) async fn flush(&mut self, now: Timestamp) -> Result<bool, Error> {
         self.look_at_ends().await?;
-        let combined = self.combined.advance(self.watermarks(now).into_iter());
-        let (mut total_lag, mut worst_p95) = (0, 0);
         self.last_flush = now;
-        for (partition, assigned) in &mut self.assigned {
-            let lag = self.ends.next(*partition).saturating_sub(assigned.worker.next_position());
-            // An idle partition stands where the others do.
-            let idle = is_idle(assigned, lag, now, &self.settings);
-            let own = assigned.worker.watermark();
-            let flush = assigned.flush(now, if idle { own.max(combined) } else { own }, lag);
-            total_lag += lag;
-            worst_p95 = worst_p95.max(flush.status.ingest_p95_ms);
+        let shown = self.shown(now);
+        let lag = shown.values().map(|(_, lag)| lag).sum();
+        let flushes = self
+            .each(move |assigned| {
+                let partition = assigned.worker.partition();
+                let (watermark, lag) = shown.get(&partition).copied().unwrap_or_default();
+                assigned.flush(now, watermark, lag)
+            })
+            .await?;
+        metrics::behind(lag, flushes.iter().map(|flush| flush.status.ingest_p95_ms).max().unwrap_or(0));
+        for flush in flushes {
+            let partition = flush.writer;
             match self.deps.store.upsert_approximate(flush).await {
                 Ok(upserted) => metrics::rows(upserted),
                 Err(error) if error.kind() == ErrorKind::Unavailable => {
@@ -191,12 +197,35 @@ impl Pipeline {
                 }
                 Err(error) => return Err(error.into()),
             }
-            assigned.worker.mark_flushed(now);
+            if let Some(assigned) = self.assigned.get_mut(&partition) {
+                assigned.worker.mark_flushed(now);
+            }
         }
-        metrics::behind(total_lag, worst_p95);
         self.retry_at = None;
         self.unflushed = 0;
         Ok(true)
+    }
+
+    /// Does `work` for every partition, where it may block; results by partition.
+    async fn each<T: Send + 'static>(
+        &mut self,
+        work: impl Fn(&mut Assigned) -> T + Clone + Send + 'static,
+    ) -> Result<Vec<T>, Error> {
+        let mut tasks = JoinSet::new();
+        for (partition, mut assigned) in std::mem::take(&mut self.assigned) {
+            let work = work.clone();
+            tasks.spawn_blocking(move || {
+                let result = work(&mut assigned);
+                (partition, assigned, result)
+            });
+        }
+        let mut results = BTreeMap::new();
+        while let Some(task) = tasks.join_next().await {
+            let (partition, assigned, result) = task?;
+            self.assigned.insert(partition, assigned);
+            results.insert(partition, result);
+        }
+        Ok(results.into_values().collect())
     }
 
     async fn look_at_ends(&mut self) -> Result<(), Error> {
@@ -208,30 +237,29 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Each partition's watermark, and whether it is idle.
-    fn watermarks(&self, now: Timestamp) -> Vec<(Timestamp, bool)> {
-        let state = |(partition, assigned): (&u32, &Assigned)| {
+    /// The watermark to show for each partition, and its lag in records. An idle one stands where the others do.
+    fn shown(&mut self, now: Timestamp) -> BTreeMap<u32, (Timestamp, u64)> {
+        let mut states = Vec::with_capacity(self.assigned.len());
+        for (partition, assigned) in &self.assigned {
             let lag = self.ends.next(*partition).saturating_sub(assigned.worker.next_position());
-            (assigned.worker.watermark(), is_idle(assigned, lag, now, &self.settings))
+            states.push((*partition, assigned.worker.watermark(), self.is_idle(assigned, lag, now), lag));
+        }
+        let combined = self.combined.advance(states.iter().map(|(_, watermark, idle, _)| (*watermark, *idle)));
+        let show = |(partition, own, idle, lag): (u32, Timestamp, bool, u64)| {
+            (partition, (if idle { own.max(combined) } else { own }, lag))
         };
-        self.assigned.iter().map(state).collect()
+        states.into_iter().map(show).collect()
+    }
+
+    /// Whether a partition has had nothing for a while (or ever), and nothing waits for it.
+    fn is_idle(&self, assigned: &Assigned, lag: u64, now: Timestamp) -> bool {
+        let is_quiet = now.since(assigned.heard_at) >= self.settings.idle_after.as_micros();
+        lag == 0 && (is_quiet || assigned.worker.watermark() == Timestamp::MIN)
     }
 
     /// Saves every partition. Call only when everything applied was flushed.
     async fn save(&mut self, now: Timestamp) -> Result<(), Error> {
-        let mut tasks = JoinSet::new();
-        for (_, mut assigned) in std::mem::take(&mut self.assigned) {
-            tasks.spawn_blocking(move || {
-                let saved = assigned.save();
-                (assigned, saved)
-            });
-        }
-        let mut results = Vec::new();
-        while let Some(task) = tasks.join_next().await {
-            let (assigned, saved) = task?;
-            self.assigned.insert(assigned.worker.partition(), assigned);
-            results.push(saved);
-        }
+        let results = self.each(Assigned::save).await?;
         self.last_save = now;
         let (away, failed): (Vec<_>, Vec<_>) =
             results.into_iter().filter_map(Result::err).partition(|e| e.kind() == ErrorKind::Unavailable);
@@ -257,6 +285,21 @@ impl Pipeline {
     }
 }
 
+/// Takes records in, letting other tasks of the process in between.
+async fn apply_gently(
+    assigned: &mut Assigned,
+    records: &[Record],
+    prices: &Arc<PriceBook>,
+    now: Timestamp,
+) -> Result<Tally, Error> {
+    let mut tally = Tally::default();
+    for some in records.chunks(BREATH) {
+        tally = tally.plus(&assigned.apply(some, Arc::clone(prices), now)?);
+        tokio::task::yield_now().await;
+    }
+    Ok(tally)
+}
+
 /// What tests do step by step.
 #[cfg(test)]
 impl Pipeline {
@@ -278,11 +321,6 @@ async fn pause(shutdown: &Shutdown) {
         () = sleep(RETRY) => {}
         () = shutdown.requested() => {}
     }
-}
-
-/// Whether a partition has had nothing for a while, and nothing waits for it.
-fn is_idle(assigned: &Assigned, lag: u64, now: Timestamp, settings: &Settings) -> bool {
-    lag == 0 && now.since(assigned.heard_at) >= settings.idle_after.as_micros()
 }
 
 fn positions(assigned: &BTreeMap<u32, Assigned>) -> Positions {

@@ -27,7 +27,8 @@ pub struct Settings {
     /// The most event ids this process remembers (about 24 bytes each); beyond it the oldest are forgotten
     /// early. Clicks remembered for repeat clicks have the same limit (about 36 bytes each).
     pub max_dedup_ids: u64,
-    /// The most ad-minute rows kept open in this process; beyond it the oldest minutes close early.
+    /// The most rows kept open in this process (about 150 bytes each, with users up to 4 KiB); beyond it the oldest
+    /// minutes close early.
     pub max_open_rows: u64,
     /// The most records taken in one poll.
     pub poll_records: usize,

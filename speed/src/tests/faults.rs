@@ -58,6 +58,11 @@ impl MoodyStore {
         self.state.lock().unwrap().rows.clone()
     }
 
+    /// Everything shown is gone, as after a power loss of a store that had not synced.
+    pub(crate) fn lose_rows(&self) {
+        self.state.lock().unwrap().rows.clear();
+    }
+
     pub(crate) fn status(&self, writer: u32) -> WriterStatus {
         self.state.lock().unwrap().writers.get(&writer).map(|(_, status)| status.clone()).unwrap_or_default()
     }

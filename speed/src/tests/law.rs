@@ -64,6 +64,18 @@ fn cut_a_file(world: &World, partition: u32) {
     }
 }
 
+fn lose_newest_checkpoints(world: &World) {
+    for partition in 0..PARTITIONS {
+        if let Some(path) = world.newest_checkpoint(partition) {
+            std::fs::remove_file(path).unwrap();
+        }
+        let damaged = world.folder(partition).join("damaged");
+        if damaged.exists() {
+            std::fs::remove_file(damaged).unwrap();
+        }
+    }
+}
+
 async fn play(happenings: &[Happening], steps: &[Step]) {
     let world = World::new();
     let mut waiting = records(happenings, PARTITIONS).into_iter();
@@ -81,10 +93,10 @@ async fn play(happenings: &[Happening], steps: &[Step]) {
             Step::CrashInsideSave => {
                 pipeline.flush_and_save(true).await.unwrap();
                 drop(pipeline);
-                for path in (0..PARTITIONS).filter_map(|p| world.newest_checkpoint(p)) {
-                    std::fs::remove_file(path).unwrap();
-                }
+                lose_newest_checkpoints(&world);
                 pipeline = world.start().await;
+                // The one before was whole, with all its files.
+                assert!((0..PARTITIONS).all(|p| !world.folder(p).join("damaged").exists()));
             }
             Step::CrashWithDamage(partition, byte) => {
                 drop(pipeline);

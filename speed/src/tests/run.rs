@@ -108,6 +108,18 @@ fn a_zombie_of_an_older_generation_changes_no_row() {
 }
 
 #[test]
+fn a_restart_shows_every_open_row_again_so_that_a_store_that_lost_its_last_writes_heals() {
+    block_on(async {
+        let world = World::new();
+        world.append((0..90).map(|n| record(0, &format!("e{n}"), START.plus(n * SECOND))).collect()).await;
+        world.drain(&mut world.start().await).await;
+        world.store.lose_rows();
+        world.drain(&mut world.start().await).await;
+        world.assert_counted().await;
+    });
+}
+
+#[test]
 fn a_second_process_on_the_same_folder_is_refused() {
     block_on(async {
         let world = World::new();

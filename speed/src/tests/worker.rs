@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use proptest::prelude::*;
 use shared::config::Span;
 use shared::event::Event;
 use shared::event_log::Record;
@@ -10,7 +11,8 @@ use shared::rollup::RollupKey;
 use shared::time::{DAY, HOUR, MINUTE, SECOND, Timestamp};
 use shared::wire::encode_event;
 
-use super::events::{START, click, prices};
+use super::events::{START, click, prices, records, traffic};
+use crate::checkpoint::{decode, encode};
 use crate::{Outcome, Settings, Worker};
 
 struct Feed {
@@ -96,14 +98,13 @@ fn a_row_is_absolute_and_comes_again_only_when_it_changed() {
 
 #[test]
 fn too_many_open_rows_close_the_oldest_minutes_early_whenever_they_are_flushed() {
-    let settings = Settings { max_open_rows: 10, ..Settings::default() };
+    let settings = Settings { max_open_rows: 20, ..Settings::default() };
     let outcomes = |flush_every: u32| -> Vec<Outcome> {
         let mut feed = Feed::new(&settings);
         (0..60_u32)
             .map(|n| {
-                if n % flush_every == 0 {
-                    assert!(feed.worker.take_changed_rows(START).len() <= 3 * 60);
-                }
+                let rows = if n % flush_every == 0 { feed.worker.take_changed_rows(START).len() } else { 0 };
+                assert!(flush_every > 1 || rows <= 3, "{rows} rows of one event");
                 // Every third click happened twenty minutes ago.
                 let age = if n % 3 == 0 { 20 * MINUTE } else { 0 };
                 let at = START.plus(i64::from(n) * MINUTE);
@@ -116,6 +117,65 @@ fn too_many_open_rows_close_the_oldest_minutes_early_whenever_they_are_flushed()
     assert_eq!(seldom, outcomes(7));
     assert!(seldom.contains(&Outcome::Late));
     assert!(seldom.iter().filter(|o| **o == Outcome::Counted).count() >= 40);
+}
+
+#[test]
+fn a_window_that_was_closed_stays_closed_when_a_restart_brings_more_lateness() {
+    let settings = Settings::default();
+    let mut feed = Feed::new(&settings);
+    feed.click("a", START);
+    feed.click("b", START.plus(3 * HOUR));
+    assert_eq!(feed.worker.take_changed_rows(START).len(), 6);
+    let patient = Settings { allowed_lateness: Span::secs(6 * 3_600), ..settings };
+    feed.worker = restored(&feed.worker, &patient);
+    // Counted now, it would be a row of one click over the row of two.
+    let now = START.plus(3 * HOUR);
+    assert_eq!(feed.event(&click("c", now, 3 * HOUR), now), Outcome::Late);
+}
+
+/// The worker that a process start makes of what `worker` would save now.
+fn restored(worker: &Worker, settings: &Settings) -> Worker {
+    let (message, appends) = worker.stage();
+    let read = |file: &str, length: u64| {
+        let append = appends.iter().find(|append| append.file == file)?;
+        (append.bytes.len() as u64 == length).then(|| append.bytes.clone())
+    };
+    let mut restored = Worker::restore(&decode(&encode(&message)).unwrap(), settings, read).unwrap();
+    restored.set_prices(Arc::new(prices()));
+    restored
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_restored_worker_goes_on_like_the_one_that_was_saved(
+        happenings in traffic(300),
+        jitter in prop::collection::vec(0..20 * MINUTE, 300),
+        at in any::<prop::sample::Index>(),
+    ) {
+        let settings = Settings {
+            dedup_window: Span::secs(3_600),
+            max_dedup_ids: 60,
+            max_open_rows: 40,
+            ..Settings::default()
+        };
+        let mut saved = Feed::new(&settings);
+        let records = records(&happenings, 1);
+        let at = at.index(records.len());
+        for (record, back) in records.iter().zip(&jitter).take(at) {
+            saved.bytes(record.payload.to_vec(), record.append_time.plus(-back));
+        }
+        let mut again = Feed { worker: restored(&saved.worker, &settings), position: saved.position };
+        for (record, back) in records.iter().zip(&jitter).skip(at) {
+            // The clock of the log went back a little.
+            let append_time = record.append_time.plus(-back);
+            let outcome = saved.bytes(record.payload.to_vec(), append_time);
+            prop_assert_eq!(again.bytes(record.payload.to_vec(), append_time), outcome);
+        }
+        let (a, b) = (saved.worker.stage().0, again.worker.stage().0);
+        prop_assert_eq!(a, b);
+    }
 }
 
 #[test]
