@@ -1,0 +1,4 @@
+-- What was refused on the day (of ingest), by reason: it never became an event.
+SELECT reason, SUM("count") AS refused
+FROM bad
+GROUP BY reason
