@@ -357,6 +357,16 @@ mod tests {
     }
 
     #[test]
+    fn one_id_that_comes_for_ever_takes_one_place_and_few_buckets() {
+        let mut memory = Memory::<8>::new("clicks", WINDOW, 160);
+        for n in 0..100_000 {
+            memory.put(id_of("a"), [1; 8], Timestamp(n * SECOND / 100));
+        }
+        assert_eq!((memory.table.len(), memory.forgotten()), (1, 0));
+        assert!(memory.buckets.len() <= 25, "{}", memory.buckets.len());
+    }
+
+    #[test]
     fn a_damaged_or_short_file_is_refused() {
         let mut files = BTreeMap::new();
         let mut memory = Memory::<8>::new("clicks", WINDOW, 64);

@@ -67,12 +67,16 @@ impl Pipeline {
         let share = share_of(&settings, partitions.len() as u64);
         let Bounds { start, end } = deps.events.bounds().await?;
         let now = deps.clock.now();
-        let mut assigned = BTreeMap::new();
+        let mut restoring = Vec::new();
         for partition in partitions {
             let generation = deps.store.next_generation(partition).await?;
             let (share, log_start) = (share.clone(), start.next(partition));
             let restore = move || Assigned::restore(partition, &share, log_start, generation, now);
-            assigned.insert(partition, tokio::task::spawn_blocking(restore).await??);
+            restoring.push((partition, tokio::task::spawn_blocking(restore)));
+        }
+        let mut assigned = BTreeMap::new();
+        for (partition, restored) in restoring {
+            assigned.insert(partition, restored.await??);
         }
         let consumer = deps.events.consumer(Speed::GROUP, &positions(&assigned)).await?;
         info!(partitions = assigned.len(), "speed layer started");
@@ -198,7 +202,7 @@ impl Pipeline {
                 Err(error) => return Err(error.into()),
             }
             if let Some(assigned) = self.assigned.get_mut(&partition) {
-                assigned.worker.mark_flushed(now);
+                assigned.worker.mark_flushed(self.deps.clock.now());
             }
         }
         self.retry_at = None;

@@ -32,6 +32,8 @@ struct State {
     mood: Mood,
     rows: Rows,
     generations: BTreeMap<u32, u32>,
+    /// How far each writer was at its last flush, refused or not.
+    reached: BTreeMap<u32, u64>,
     writers: BTreeMap<u32, (RowVersion, WriterStatus)>,
 }
 
@@ -63,6 +65,11 @@ impl MoodyStore {
         self.state.lock().unwrap().rows.clear();
     }
 
+    /// How far `writer` was at its last flush, refused or not.
+    pub(crate) fn reached(&self, writer: u32) -> u64 {
+        self.state.lock().unwrap().reached.get(&writer).copied().unwrap_or(0)
+    }
+
     pub(crate) fn status(&self, writer: u32) -> WriterStatus {
         self.state.lock().unwrap().writers.get(&writer).map(|(_, status)| status.clone()).unwrap_or_default()
     }
@@ -79,6 +86,7 @@ impl ServingStore for MoodyStore {
         let result = {
             let mut state = self.state.lock().unwrap();
             let mood = state.mood;
+            state.reached.insert(flush.writer, flush.status.next_position);
             if mood != Mood::Refuses {
                 state.take(flush);
             }
