@@ -1,7 +1,7 @@
 //! The event log port: partitions, durable appends, consumers that start where they are told.
 //! Positions of truth live with whoever consumes (a checkpoint, a Delta commit); the group positions kept
 //! here only show lag. Implementations: [`memory`] (tests), [`embedded`] (default), Kafka (by configuration).
-//! Every implementation passes [`crate::testing::conformance::event_log`].
+//! Every implementation passes `crate::testing::conformance::event_log`.
 
 pub mod embedded;
 pub mod memory;

@@ -105,6 +105,9 @@ async fn a_full_disk_refuses_appends_and_takes_them_again_when_there_is_room() {
         }
         let bounds = log.bounds().await.unwrap();
         assert_eq!(contents(&log).await, conformance::expected(&records[..5]), "nothing was acknowledged");
+        let folder = Folder::new(dir.path());
+        let end = durable::read(&folder, PARTITIONS).unwrap();
+        assert_eq!(fs::metadata(folder.segment(0)).unwrap().len(), end.offset, "what did not fit was cut off again");
         disk.plan(|plan| plan.room = None);
         taken(&log, &records[5..]).await;
         assert_eq!(contents(&log).await, conformance::expected(&records), "positions go on without a gap");
