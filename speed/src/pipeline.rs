@@ -31,6 +31,9 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Polling also stops at this many times `max_unflushed_records` since the last checkpoint.
 const UNSAVED_FACTOR: u64 = 4;
 
+/// How often, and how long apart, a partition that another owns is tried again at the start.
+const PREDECESSOR_TRIES: u32 = 20;
+const PREDECESSOR_WAIT: Duration = Duration::from_millis(50);
 /// So many records are taken in without a break: well under a millisecond.
 const BREATH: usize = 256;
 
@@ -67,16 +70,17 @@ impl Pipeline {
         let share = share_of(&settings, partitions.len() as u64);
         let Bounds { start, end } = deps.events.bounds().await?;
         let now = deps.clock.now();
-        let mut restoring = Vec::new();
+        let mut restoring = JoinSet::new();
         for partition in partitions {
             let generation = deps.store.next_generation(partition).await?;
             let (share, log_start) = (share.clone(), start.next(partition));
             let restore = move || Assigned::restore(partition, &share, log_start, generation, now);
-            restoring.push((partition, tokio::task::spawn_blocking(restore)));
+            restoring.spawn(patiently(restore));
         }
         let mut assigned = BTreeMap::new();
-        for (partition, restored) in restoring {
-            assigned.insert(partition, restored.await??);
+        while let Some(restored) = restoring.join_next().await {
+            let restored = restored??;
+            assigned.insert(restored.worker.partition(), restored);
         }
         let consumer = deps.events.consumer(Speed::GROUP, &positions(&assigned)).await?;
         info!(partitions = assigned.len(), "speed layer started");
@@ -287,6 +291,17 @@ impl Pipeline {
         info!(unflushed = self.unflushed, "speed layer stopped");
         Ok(())
     }
+}
+
+/// Restores a partition. A predecessor that was cut off may still be finishing a save: that is worth a moment.
+async fn patiently(restore: impl Fn() -> Result<Assigned, Error> + Clone + Send + 'static) -> Result<Assigned, Error> {
+    for _ in 0..PREDECESSOR_TRIES {
+        match tokio::task::spawn_blocking(restore.clone()).await? {
+            Err(Error::Owned(_)) => sleep(PREDECESSOR_WAIT).await,
+            restored => return restored,
+        }
+    }
+    tokio::task::spawn_blocking(restore).await?
 }
 
 /// Takes records in, letting other tasks of the process in between.

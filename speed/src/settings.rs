@@ -72,8 +72,8 @@ impl Settings {
         let day = Span::secs(86_400);
         let hour = Span::secs(3_600);
         let spans = [
-            ("flush_interval", self.flush_interval, Span::millis(100), hour),
-            ("checkpoint_interval", self.checkpoint_interval, Span::millis(100), hour),
+            ("flush_interval", self.flush_interval, Span::millis(1), hour),
+            ("checkpoint_interval", self.checkpoint_interval, Span::millis(1), hour),
             ("out_of_orderness", self.out_of_orderness, Span::millis(0), day),
             ("allowed_lateness", self.allowed_lateness, Span::millis(0), Span::secs(7 * 86_400)),
             ("idle_after", self.idle_after, Span::millis(1), day),
