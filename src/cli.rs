@@ -383,7 +383,9 @@ pub enum Bad {
 #[derive(Debug, Subcommand)]
 pub enum Keys {
     /// Make a key. An API key is shown once.
-    #[command(after_help = "Examples:\n  clickledger keys create api --tenant adv-1 --scopes reports\n  clickledger keys create signing")]
+    #[command(
+        after_help = "Examples:\n  clickledger keys create api --tenant adv-1 --scopes reports\n  clickledger keys create signing"
+    )]
     Create {
         /// Which sort.
         #[arg(value_enum)]

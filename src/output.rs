@@ -50,7 +50,12 @@ impl Report {
             Output::Table => writeln!(out, "{}", self.table()),
             Output::Json => {
                 let object = |row: &Vec<Value>| -> Value {
-                    self.columns.iter().map(|c| (*c).to_owned()).zip(row.iter().cloned()).collect::<serde_json::Map<_, _>>().into()
+                    self.columns
+                        .iter()
+                        .map(|c| (*c).to_owned())
+                        .zip(row.iter().cloned())
+                        .collect::<serde_json::Map<_, _>>()
+                        .into()
                 };
                 writeln!(out, "{}", Value::Array(self.rows.iter().map(object).collect()))
             }

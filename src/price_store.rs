@@ -174,7 +174,8 @@ mod tests {
     fn an_import_makes_one_version_and_repeating_it_makes_none() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("prices.csv");
-        fs::write(&file, "campaignId,model,priceMicros,currency,validFrom\nc1,cpc,250000,EUR,2026-01-01T00:00:00Z\n").unwrap();
+        fs::write(&file, "campaignId,model,priceMicros,currency,validFrom\nc1,cpc,250000,EUR,2026-01-01T00:00:00Z\n")
+            .unwrap();
         let store = PriceStore::new(&dir.path().join("prices"));
         assert_eq!(store.newest().unwrap(), PriceBook::default());
         assert_eq!(store.import(&file, true).unwrap().1.version, 1);

@@ -20,7 +20,9 @@ pub struct Settings {
     /// Where this process stands: part of every event, and of the order that decides who was first.
     pub region: String,
     /// The embedded event log.
-    pub log: Log,
+    pub log: shared::event_log::embedded::Options,
+    /// What the event log may forget.
+    pub retention: LogRetention,
     /// The counting rules.
     pub counting: Counting,
     /// Click → log.
@@ -42,7 +44,8 @@ impl Default for Settings {
         Self {
             data: PathBuf::from("clickledger-data"),
             region: "local".to_owned(),
-            log: Log::default(),
+            log: shared::event_log::embedded::Options::default(),
+            retention: LogRetention::default(),
             counting: Counting::default(),
             gateway: gateway::Settings::default(),
             speed: speed::Settings::default(),
@@ -54,47 +57,21 @@ impl Default for Settings {
     }
 }
 
-/// The embedded event log.
+/// What the event log may forget: whole segments that are too old or too many, and never one the lake has not archived.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Log {
-    /// Partitions of the events log; fixed once the log exists.
-    pub partitions: u32,
-    /// A segment file is sealed at this size.
-    pub segment_size: ByteSize,
-    /// How long a group commit may gather before it is synced.
-    pub commit_interval: Span,
-    /// Segments older than this are forgotten (once nothing else keeps them).
+pub struct LogRetention {
+    /// Segments older than this are forgotten.
     pub max_age: Span,
     /// Segments beyond this size are forgotten, oldest first.
     pub max_size: ByteSize,
+    /// How often to look.
+    pub check_interval: Span,
 }
 
-impl Default for Log {
+impl Default for LogRetention {
     fn default() -> Self {
-        Self {
-            partitions: 4,
-            segment_size: ByteSize::mib(128),
-            commit_interval: Span::millis(2),
-            max_age: Span::secs(7 * 86_400),
-            max_size: ByteSize::mib(64 * 1024),
-        }
-    }
-}
-
-impl Log {
-    fn problems(&self) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        if !(1..=1_024).contains(&self.partitions) {
-            problems.push(Problem::new("log.partitions", "must be between 1 and 1024"));
-        }
-        if self.segment_size < ByteSize::mib(1) {
-            problems.push(Problem::new("log.segment_size", "must be at least 1MiB"));
-        }
-        if self.commit_interval > Span::secs(1) {
-            problems.push(Problem::new("log.commit_interval", "every answer waits for it: at most 1s"));
-        }
-        problems
+        Self { max_age: Span::secs(7 * 86_400), max_size: ByteSize::mib(64 * 1024), check_interval: Span::secs(60) }
     }
 }
 
@@ -150,7 +127,7 @@ impl Settings {
         if shared::id::RefId::new(&self.region).is_err() {
             problems.push(Problem::new("region", "must be 1 to 64 of A-Z a-z 0-9 _ -"));
         }
-        problems.extend(self.log.problems());
+        problems.extend(self.log.problems().into_iter().map(|p| Problem::new(format!("log.{}", p.field), p.why)));
         problems.extend(self.counting.problems().into_iter().map(|why| Problem::new("counting", why)));
         problems.extend(self.gateway.problems());
         problems.extend(self.speed.problems());
@@ -215,7 +192,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("c.toml");
         std::fs::write(&file, "region = \"eu\"\n[log]\npartitions = 8\ncommit_interval = \"5ms\"\n").unwrap();
-        let settings = Settings::load(Some(&file), env(&[("CLICKLEDGER__LOG__PARTITIONS", "16"), ("OTHER", "x")])).unwrap();
+        let settings =
+            Settings::load(Some(&file), env(&[("CLICKLEDGER__LOG__PARTITIONS", "16"), ("OTHER", "x")])).unwrap();
         assert_eq!((settings.region.as_str(), settings.log.partitions), ("eu", 16));
         assert_eq!(settings.log.commit_interval, Span::millis(5));
     }
@@ -232,7 +210,8 @@ mod tests {
 
     #[test]
     fn all_problems_are_reported_at_once() {
-        let error = Settings::load(None, env(&[("CLICKLEDGER__LOG__PARTITIONS", "0"), ("CLICKLEDGER__REGION", "a b")])).unwrap_err();
+        let error = Settings::load(None, env(&[("CLICKLEDGER__LOG__PARTITIONS", "0"), ("CLICKLEDGER__REGION", "a b")]))
+            .unwrap_err();
         let SettingsError::Problems(problems) = error else { unreachable!("{error}") };
         let fields: Vec<_> = problems.iter().map(|p| p.field.as_str()).collect();
         assert_eq!(fields, ["region", "log.partitions"]);

@@ -1,0 +1,112 @@
+//! `batch`: ready, run (and backfill).
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use lake::run_record::RunRecord;
+use serde_json::{Value, json};
+use shared::verdict::Counting;
+
+use crate::cli::{Batch, BatchRun, Days};
+use crate::exit::Usage;
+use crate::output::{last_line, progress};
+use crate::wiring::Parts;
+
+pub(super) async fn run(parts: &Parts, command: Batch) -> super::Done {
+    match command {
+        Batch::Ready { days } => ready(parts, &days).await,
+        Batch::Run(args) => recompute(parts, &args).await,
+    }
+}
+
+async fn ready(parts: &Parts, days: &Days) -> super::Done {
+    let mut waiting = Vec::new();
+    let days = days.list().map_err(Usage)?;
+    let deps = parts.batch_deps(None)?;
+    for day in &days {
+        match ::batch::ready(&deps, &parts.settings().batch, *day, false).await {
+            Ok(()) => {}
+            Err(e) if e.exit_code() == 10 => waiting.push(format!("{day}: {e}")),
+            Err(e) => return Err(e.into()),
+        }
+    }
+    last_line(&json!({ "days": days, "ready": waiting.is_empty(), "waiting": waiting }))?;
+    Ok(if waiting.is_empty() { 0 } else { 10 })
+}
+
+/// Days in order; one that changed nothing does not stop the others. The exit code is 99 only when all were final.
+async fn recompute(parts: &Parts, args: &BatchRun) -> super::Done {
+    let days = args.days.list().map_err(Usage)?;
+    let rules = args.rules.as_deref().map(rules).transpose()?;
+    let deps = parts.batch_deps(rules)?;
+    let mut settings = parts.settings().batch.clone();
+    if let Some(threads) = args.threads {
+        settings.threads = threads;
+    }
+    let mut results = Vec::new();
+    let mut unchanged = 0;
+    for day in &days {
+        let request = ::batch::Request { day: *day, dry_run: args.dry_run, force: args.force };
+        let outcome = one_day(&deps, &settings, request).await.with_context(|| format!("batch of {day}"))?;
+        unchanged += usize::from(outcome.status == ::batch::Status::Unchanged);
+        results.push(summary(&outcome));
+    }
+    let line = if let [one] = results.as_slice() { one.clone() } else { json!({ "days": results }) };
+    last_line(&line)?;
+    Ok(if unchanged == days.len() { 99 } else { 0 })
+}
+
+pub(super) async fn one_day(
+    deps: &::batch::Deps,
+    settings: &::batch::Settings,
+    request: ::batch::Request,
+) -> Result<::batch::Outcome, ::batch::Error> {
+    let bar = progress(&format!("batch {}", request.day), 0);
+    let shown = bar.clone();
+    let listener: ::batch::Listener = Arc::new(move |p| {
+        shown.set_message(format!("batch {}: {}", p.day, p.step.as_str()));
+        shown.set_length(p.total);
+        shown.set_position(p.done);
+    });
+    let outcome = ::batch::recompute(deps, settings, request, &listener).await;
+    bar.finish_and_clear();
+    outcome
+}
+
+/// The job's JSON line: how it ended, what was counted, and against what it changed.
+pub(super) fn summary(outcome: &::batch::Outcome) -> Value {
+    let record = &outcome.record;
+    let files = |r: &RunRecord| -> BTreeMap<String, Vec<String>> {
+        r.outputs.iter().map(|(t, o)| (t.clone(), o.files.iter().map(|f| f.sha256.clone()).collect())).collect()
+    };
+    let changed = outcome.previous.as_ref().map(|previous| {
+        let change = |(verdict, now): (&String, &u64)| {
+            let before = previous.verdicts.get(verdict).copied().unwrap_or(0);
+            (before != *now).then(|| (verdict.clone(), json!({ "before": before, "now": now })))
+        };
+        record.verdicts.iter().filter_map(change).collect::<serde_json::Map<_, _>>()
+    });
+    json!({
+        "day": record.day,
+        "outcome": outcome.status.as_str(),
+        "published": outcome.published,
+        "run": record.run,
+        "verdicts": record.verdicts,
+        "totals": record.totals,
+        "changed": changed,
+        "sha256": files(record),
+        "warnings": record.warnings,
+    })
+}
+
+/// A rule set: the `counting` section as a file of its own.
+fn rules(file: &Path) -> anyhow::Result<Counting> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let counting: Counting = toml::from_str(&text).map_err(|e| Usage(format!("{}: {e}", file.display())))?;
+    match counting.problems().first() {
+        None => Ok(counting),
+        Some(problem) => Err(Usage(format!("{}: {problem}", file.display())).into()),
+    }
+}

@@ -1,0 +1,388 @@
+//! The composition root: turns settings into adapters and adapters into layers. The only file that names every
+//! crate, and the only one that knows which implementation stands behind a port.
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock, RwLock};
+use std::time::Duration;
+
+use anyhow::Context;
+use gateway::keys::{KeyRing, KeyStatus};
+use gateway::signature::EventClaims;
+use shared::config::ByteSize;
+use shared::directory::DirectoryHandle;
+use shared::event_log::embedded::{EmbeddedLog, Options};
+use shared::event_log::{EventLog, LogError};
+use shared::id::RefId;
+use shared::money::Currency;
+use shared::price::PriceBook;
+use shared::serving_store::ServingStore;
+use shared::shutdown::Shutdown;
+use shared::time::{Clock, SystemClock};
+use shared::verdict::Counting;
+
+use crate::exit::Usage;
+use crate::folder::Folder;
+use crate::price_store::PriceStore;
+use crate::settings::Settings;
+use crate::simulate::{Draft, Proof, Signer};
+
+/// How often a long-running role looks for new prices, ads and keys.
+const REFRESH: Duration = Duration::from_secs(2);
+
+/// How often a reader looks whether the log exists.
+const WAIT_FOR_LOG: Duration = Duration::from_millis(100);
+
+/// Partitions of the dead-letter log: refusals are few.
+const DEAD_LETTER_PARTITIONS: u32 = 1;
+
+/// Both logs of a process.
+#[derive(Clone)]
+pub struct Logs {
+    /// Admitted events.
+    pub events: Arc<dyn EventLog>,
+    /// What was refused.
+    pub dead_letters: Arc<dyn EventLog>,
+}
+
+/// Settings, clock and folder: everything adapters are made from.
+#[derive(Clone)]
+pub struct Parts {
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+    folder: Folder,
+}
+
+impl Parts {
+    /// Parts on the machine's clock.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self::with_clock(settings, Arc::new(SystemClock::default()))
+    }
+
+    /// Parts on another clock (the demo's, a test's).
+    #[must_use]
+    pub fn with_clock(settings: Settings, clock: Arc<dyn Clock>) -> Self {
+        let folder = Folder::new(&settings.data);
+        Self { settings, clock, folder }
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The clock.
+    #[must_use]
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        self.clock.clone()
+    }
+
+    /// The data folder.
+    #[must_use]
+    pub fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    /// Where this process stands.
+    ///
+    /// # Errors
+    /// When the setting is not an id.
+    pub fn region(&self) -> anyhow::Result<RefId> {
+        RefId::new(&self.settings.region).context("setting region")
+    }
+
+    fn dead_letter_options(&self) -> Options {
+        Options { partitions: DEAD_LETTER_PARTITIONS, segment_bytes: ByteSize::mib(16), ..self.settings.log.clone() }
+    }
+
+    /// Both logs, for the one process that writes them.
+    ///
+    /// # Errors
+    /// When another process writes them, or they cannot be opened.
+    pub fn log_writer(&self) -> anyhow::Result<Logs> {
+        let events = EmbeddedLog::open(&self.folder.events_log(), self.settings.log.clone())?;
+        let dead_letters = EmbeddedLog::open(&self.folder.dead_letters_log(), self.dead_letter_options())?;
+        Ok(Logs { events: Arc::new(events), dead_letters: Arc::new(dead_letters) })
+    }
+
+    /// Both logs, for reading beside the process that writes them.
+    ///
+    /// # Errors
+    /// [`LogError::Unavailable`] when no process has written them yet, or they cannot be opened.
+    pub fn log_reader(&self) -> Result<Logs, LogError> {
+        let open =
+            |dir: PathBuf| -> Result<Arc<dyn EventLog>, LogError> { Ok(Arc::new(EmbeddedLog::open_reader(&dir)?)) };
+        Ok(Logs { events: open(self.folder.events_log())?, dead_letters: open(self.folder.dead_letters_log())? })
+    }
+
+    /// As [`Parts::log_reader`], but waits until the logs exist; `None` when the shutdown comes first.
+    ///
+    /// # Errors
+    /// When the logs exist but cannot be opened.
+    pub async fn wait_for_logs(&self, shutdown: &Shutdown) -> Result<Option<Logs>, LogError> {
+        let mut said = false;
+        while !shutdown.is_requested() {
+            match self.log_reader() {
+                Ok(logs) => return Ok(Some(logs)),
+                Err(LogError::Unavailable { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
+            if !said {
+                tracing::info!(folder = %self.folder.root().display(), "waiting for the gateway to make the log");
+                said = true;
+            }
+            shared::time::sleep(WAIT_FOR_LOG).await;
+        }
+        Ok(None)
+    }
+
+    /// The lake.
+    ///
+    /// # Errors
+    /// When its folder cannot be made.
+    pub fn lake_root(&self) -> anyhow::Result<lake::LakeRoot> {
+        Ok(lake::LakeRoot::open_folder(&self.folder.lake())?.with_clock(self.clock()))
+    }
+
+    /// The root that holds `settlement/` and `reports/`.
+    ///
+    /// # Errors
+    /// When its folder cannot be made.
+    pub fn data_root(&self) -> anyhow::Result<lake::LakeRoot> {
+        Ok(lake::LakeRoot::open_folder(self.folder.root())?.with_clock(self.clock()))
+    }
+
+    /// The serving store.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn serving_store(&self) -> anyhow::Result<Arc<dyn ServingStore>> {
+        Ok(Arc::new(serving::EmbeddedStore::open(&self.folder.serving())?))
+    }
+
+    /// Where price books are kept.
+    #[must_use]
+    pub fn price_store(&self) -> PriceStore {
+        PriceStore::new(&self.folder.prices())
+    }
+
+    /// The archiver on these logs.
+    ///
+    /// # Errors
+    /// When the lake cannot be opened.
+    pub fn archiver(&self, logs: Logs) -> anyhow::Result<lake::archiver::Archiver> {
+        let deps = lake::archiver::Deps {
+            events: logs.events,
+            dead_letters: logs.dead_letters,
+            root: self.lake_root()?,
+            clock: self.clock(),
+            region: self.region()?,
+            counting: self.settings.counting.clone(),
+        };
+        Ok(lake::archiver::Archiver::new(self.settings.lake.clone(), deps))
+    }
+
+    /// The speed layer on this log, and the task that keeps its prices fresh.
+    ///
+    /// # Errors
+    /// When the serving store or the price book cannot be opened.
+    pub fn speed(&self, logs: Logs, shutdown: &Shutdown) -> anyhow::Result<speed::Speed> {
+        let settings = speed::Settings {
+            state_dir: self.folder.speed_state(),
+            counting: self.settings.counting.clone(),
+            ..self.settings.speed.clone()
+        };
+        let deps = speed::Deps {
+            events: logs.events,
+            store: self.serving_store()?,
+            prices: self.prices(shutdown)?,
+            clock: self.clock(),
+        };
+        Ok(speed::Speed::new(settings, deps))
+    }
+
+    /// A price book that is read again whenever a newer version appears, until `shutdown`.
+    fn prices(&self, shutdown: &Shutdown) -> anyhow::Result<speed::Prices> {
+        let store = self.price_store();
+        let current = Arc::new(RwLock::new(Arc::new(store.newest()?)));
+        let read = current.clone();
+        self.refresh("prices", shutdown, move || {
+            let version = store.newest_version()?;
+            if version != latest(&current).version {
+                let book = Arc::new(store.load(version)?);
+                *current.write().unwrap_or_else(std::sync::PoisonError::into_inner) = book;
+                tracing::info!(version, "new price book");
+            }
+            Ok(())
+        });
+        Ok(Arc::new(move || latest(&read)))
+    }
+
+    /// The ad directory, read again whenever it changes, until `shutdown`.
+    fn directory(&self, shutdown: &Shutdown) -> anyhow::Result<Arc<DirectoryHandle>> {
+        let handle = Arc::new(DirectoryHandle::open(self.folder.ads())?);
+        let fresh = handle.clone();
+        self.refresh("ad directory", shutdown, move || Ok(fresh.refresh().map(|_| ())?));
+        Ok(handle)
+    }
+
+    /// The signing keys, read again by whoever uses them for long.
+    ///
+    /// # Errors
+    /// When the file is no key file.
+    pub fn signing_keys(&self) -> anyhow::Result<Arc<KeyRing>> {
+        Ok(Arc::new(KeyRing::open(self.folder.signing_keys())?))
+    }
+
+    /// Signs simulated events with the newest signing key.
+    ///
+    /// # Errors
+    /// When there is no active key to sign with.
+    pub fn event_signer(&self) -> anyhow::Result<Signer> {
+        let keys = self.signing_keys()?.current();
+        if !keys.keys().iter().any(|k| k.status == KeyStatus::Active) {
+            return Err(Usage("there is no signing key: make one with `clickledger keys create signing`".into()).into());
+        }
+        Ok(Box::new(move |draft: &Draft, expires_at| {
+            let claims = EventClaims {
+                event_id: &draft.event_id,
+                kind: draft.kind,
+                event_time: draft.event_time,
+                ad_id: &draft.ad_id,
+                campaign_id: Some(&draft.campaign_id),
+                impression_id: draft.impression_id.as_deref(),
+                cost_micros: draft.cost_micros,
+                currency: draft.currency.and_then(Currency::parse),
+                expires_at: Some(expires_at),
+                nonce: draft.nonce.as_deref(),
+            };
+            let signed = keys.sign_event(&claims);
+            let (key_id, signature) = signed.map_or((None, String::new()), |s| (Some(s.key_id), s.signature));
+            Proof { key_id, signature }
+        }))
+    }
+
+    /// The gateway on these logs.
+    ///
+    /// # Errors
+    /// When directory or keys cannot be read.
+    pub fn gateway(&self, logs: Logs) -> anyhow::Result<gateway::Gateway> {
+        let settings = self.settings.gateway.clone();
+        let deps = gateway::Deps {
+            events: logs.events,
+            dead_letters: logs.dead_letters,
+            directory: Arc::new(DirectoryHandle::open(self.folder.ads())?),
+            keys: self.signing_keys()?,
+            dedup: Arc::new(gateway::dedup::MemoryDedup::new(&settings.dedup)),
+            clock: self.clock(),
+            region: self.region()?,
+            metrics_text: metrics_text(),
+        };
+        Ok(gateway::Gateway::new(settings, deps))
+    }
+
+    /// The query API and dashboard; its ad directory stays fresh until `shutdown`.
+    ///
+    /// # Errors
+    /// When the store, the directory or the data folder cannot be opened.
+    pub fn serving(&self, shutdown: &Shutdown) -> anyhow::Result<serving::Serving> {
+        let deps = serving::Deps {
+            store: self.serving_store()?,
+            objects: self.data_root()?.store(),
+            tenants: self.directory(shutdown)?,
+            keys: serving::ApiKeyFile::new(self.folder.api_keys()),
+            clock: self.clock(),
+            metrics_text: metrics_text(),
+        };
+        Ok(serving::Serving::new(self.settings.serving.clone(), deps))
+    }
+
+    /// What batch works on; `rules` instead of the settings' for a what-if.
+    ///
+    /// # Errors
+    /// When there is no log yet, or lake or prices cannot be read.
+    pub fn batch_deps(&self, rules: Option<Counting>) -> anyhow::Result<batch::Deps> {
+        let logs = self.log_reader()?;
+        Ok(batch::Deps {
+            root: self.lake_root()?,
+            events: logs.events,
+            dead_letters: logs.dead_letters,
+            clock: self.clock(),
+            prices: Arc::new(self.price_store().newest()?),
+            counting: Arc::new(rules.unwrap_or_else(|| self.settings.counting.clone())),
+        })
+    }
+
+    /// What reconcile works on.
+    ///
+    /// # Errors
+    /// When lake or serving store cannot be opened.
+    pub fn reconcile_deps(&self) -> anyhow::Result<reconcile::Deps> {
+        Ok(reconcile::Deps {
+            lake: self.lake_root()?,
+            data: self.data_root()?,
+            store: self.serving_store()?,
+            clock: self.clock(),
+        })
+    }
+
+    /// Reconcile's settings; what speed drops as late is speed's to say.
+    #[must_use]
+    pub fn reconcile_settings(&self) -> reconcile::Settings {
+        reconcile::Settings { late_after: self.settings.speed.allowed_lateness, ..self.settings.reconcile.clone() }
+    }
+
+    /// Table versions that published settlements were made from: vacuum must keep them readable.
+    ///
+    /// # Errors
+    /// When settlements cannot be listed.
+    pub async fn pinned_versions(&self) -> anyhow::Result<Vec<lake::maintenance::Pin>> {
+        let mut pins = Vec::new();
+        for listed in reconcile::settlements::Settlements::new(self.data_root()?).list().await? {
+            let inputs = listed.manifest.inputs.into_iter();
+            pins.extend(inputs.map(|i| lake::maintenance::Pin { table: i.table, version: i.version }));
+        }
+        pins.sort();
+        pins.dedup();
+        Ok(pins)
+    }
+
+    /// Runs `work` every [`REFRESH`] until shutdown; a failure is logged and what is there stays in use.
+    fn refresh(
+        &self,
+        what: &'static str,
+        shutdown: &Shutdown,
+        work: impl Fn() -> anyhow::Result<()> + Send + Sync + 'static,
+    ) {
+        let shutdown = shutdown.clone();
+        let work = Arc::new(work);
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    () = shutdown.requested() => return,
+                    () = shared::time::sleep(REFRESH) => {}
+                }
+                let work = work.clone();
+                match tokio::task::spawn_blocking(move || work()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => {
+                        tracing::warn!(what, error = format!("{error:#}"), "cannot refresh; the old one stays in use")
+                    }
+                    Err(error) => tracing::error!(what, %error, "refresh failed"),
+                }
+            }
+        });
+    }
+}
+
+fn latest(book: &RwLock<Arc<PriceBook>>) -> Arc<PriceBook> {
+    book.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+}
+
+/// Renders `/metrics`: one recorder for the whole process.
+fn metrics_text() -> Arc<dyn Fn() -> String + Send + Sync> {
+    static HANDLE: OnceLock<Option<shared::telemetry::PrometheusHandle>> = OnceLock::new();
+    let handle = HANDLE.get_or_init(shared::telemetry::start_metrics).clone();
+    Arc::new(move || handle.as_ref().map(shared::telemetry::PrometheusHandle::render).unwrap_or_default())
+}

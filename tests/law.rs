@@ -1,0 +1,331 @@
+//! The Lambda law: for any set of events, in any order, repeated, cut into batches anywhere, with any layer stopped
+//! or dropped anywhere, what serving shows after reconcile equals a naive recount, to the nano.
+//!
+//! One thread drives the real layers through their ports: memory log, a lake in a folder, the memory serving store,
+//! a clock that stands.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use shared::event::{Details, Event, EventKind, Fingerprint};
+use shared::event_log::memory::MemoryLog;
+use shared::event_log::{EventLog, NewRecord};
+use shared::id::{AdId, CampaignId, EventId, ImpressionId, RefId};
+use shared::money::Currency;
+use shared::partition::partition_of;
+use shared::price::{PriceBook, PriceModel, PriceRow};
+use shared::rollup::RollupKey;
+use shared::serving_store::ServingStore;
+use shared::shutdown::Shutdown;
+use shared::testing::MemoryServingStore;
+use shared::time::{Clock, DAY, Day, HOUR, MINUTE, ManualClock, SECOND, Timestamp};
+use shared::verdict::{Counting, InvalidCode};
+use shared::wire::encode_event;
+
+use crate::naive::{Cell, Logged, Sums, recount};
+
+const PARTITIONS: u32 = 3;
+/// The traffic spans two billing days around this midnight.
+const MIDNIGHT: Timestamp = Timestamp(20_458 * DAY);
+
+/// What happens between two batches of records.
+#[derive(Debug, Clone, Copy)]
+enum Between {
+    Nothing,
+    /// Speed runs a little and stops in order.
+    SpeedStops,
+    /// Speed runs a little and is dropped where it stands.
+    SpeedDies,
+    /// The lake archives everything.
+    LakeDrains,
+    /// The lake is dropped while it archives.
+    LakeDies,
+}
+
+fn between() -> impl Strategy<Value = Between> {
+    use Between::{LakeDies, LakeDrains, Nothing, SpeedDies, SpeedStops};
+    prop::sample::select(vec![Nothing, SpeedStops, SpeedDies, LakeDrains, LakeDies])
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let what = (0..12_u8, prop::sample::select(vec![EventKind::Click, EventKind::Click, EventKind::Impression, EventKind::Conversion]), 0..6_u8, 0..2_u8);
+    let time = (-3 * HOUR..3 * HOUR, prop_oneof![4 => -30 * SECOND..30 * SECOND, 1 => -26 * HOUR..HOUR, 1 => -8 * DAY..DAY]);
+    let rest = (prop::option::of(0..4_u8), 0..3_u8, prop::option::of(0..5_000_i64), prop_oneof![
+        8 => Just(None),
+        1 => Just(Some(InvalidCode::BadSignature)),
+        1 => Just(Some(InvalidCode::Expired)),
+        1 => Just(Some(InvalidCode::InactiveAd)),
+    ], 0..5_u8);
+    (what, time, rest).prop_map(|((id, kind, ad, payload), (ingest, offset), (impression, user, cost, invalid, agent))| Event {
+        event_id: EventId::new(format!("event-{id}-{}", kind.as_str())).unwrap(),
+        kind,
+        event_time: MIDNIGHT.plus(ingest + offset),
+        ingest_time: MIDNIGHT.plus(ingest),
+        ad_id: AdId::new(format!("ad-{ad}")).unwrap(),
+        campaign_id: CampaignId::new(format!("campaign-{}", ad % 5)).unwrap(),
+        advertiser_id: None,
+        details: Details {
+            impression_id: impression.map(|i| ImpressionId::new(format!("imp-{i}")).unwrap()),
+            user_pseudo_id: Some(RefId::new(format!("user-{user}")).unwrap()),
+            user_agent: (agent == 0).then(|| "NiceBot/1.0".to_owned()),
+            cost_micros: cost,
+            currency: cost.filter(|c| c % 2 == 0).map(|_| Currency::parse("JPY").unwrap()),
+            ..Details::default()
+        },
+        region: RefId::new("law").unwrap(),
+        invalid,
+        fingerprint: Fingerprint([payload; 16]),
+        traceparent: None,
+    })
+}
+
+/// Events, repeated and shuffled.
+fn traffic() -> impl Strategy<Value = Vec<Event>> {
+    (prop::collection::vec(event(), 1..120), prop::collection::vec(any::<prop::sample::Index>(), 0..30)).prop_flat_map(
+        |(mut events, again)| {
+            let repeated: Vec<Event> = again.iter().map(|i| i.get(&events).clone()).collect();
+            events.extend(repeated);
+            Just(events).prop_shuffle()
+        },
+    )
+}
+
+fn prices() -> PriceBook {
+    let row = |n: u8, model, micros, currency: &str, from: i64| PriceRow {
+        campaign_id: CampaignId::new(format!("campaign-{n}")).unwrap(),
+        model,
+        price_micros: micros,
+        currency: Currency::parse(currency).unwrap(),
+        valid_from: MIDNIGHT.plus(from).to_string(),
+    };
+    PriceBook::default()
+        .import([
+            row(0, PriceModel::Cpc, 123_457, "EUR", -30 * DAY),
+            row(0, PriceModel::Cpm, 999_999, "USD", 20 * MINUTE),
+            row(1, PriceModel::Cpm, 1_234_567, "USD", -30 * DAY),
+            row(2, PriceModel::Cpa, 7_000_001, "JPY", -30 * DAY),
+            row(3, PriceModel::Reported, 0, "EUR", -30 * DAY),
+            // campaign-4 has no price.
+        ])
+        .unwrap()
+}
+
+struct World {
+    log: Arc<dyn EventLog>,
+    bad: Arc<dyn EventLog>,
+    store: Arc<dyn ServingStore>,
+    clock: Arc<ManualClock>,
+    folder: tempfile::TempDir,
+    prices: Arc<PriceBook>,
+    counting: Counting,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            log: Arc::new(MemoryLog::new(PARTITIONS)),
+            bad: Arc::new(MemoryLog::new(1)),
+            store: Arc::new(MemoryServingStore::new()),
+            clock: Arc::new(ManualClock::at(MIDNIGHT.plus(2 * DAY))),
+            folder: tempfile::tempdir().unwrap(),
+            prices: Arc::new(prices()),
+            counting: Counting::default(),
+        }
+    }
+
+    fn clock(&self) -> Arc<dyn Clock> {
+        self.clock.clone()
+    }
+
+    fn lake(&self) -> lake::LakeRoot {
+        lake::LakeRoot::open_folder(&self.folder.path().join("lake")).unwrap().with_clock(self.clock())
+    }
+
+    async fn append(&self, events: &[Event]) {
+        self.clock.advance(SECOND);
+        let now = self.clock.now();
+        let record = |e: &Event| NewRecord {
+            partition: partition_of(e.ad_id.as_str(), PARTITIONS),
+            append_time: now,
+            payload: Bytes::from(encode_event(e)),
+        };
+        let records: Vec<_> = events.iter().map(record).collect();
+        if !records.is_empty() {
+            let delivered = self.log.append(records).await.unwrap();
+            assert_eq!(delivered.len(), events.len());
+        }
+    }
+
+    fn archiver(&self) -> lake::archiver::Archiver {
+        self.clock.advance(1); // files are named by the moment
+        let deps = lake::archiver::Deps {
+            events: self.log.clone(),
+            dead_letters: self.bad.clone(),
+            root: self.lake(),
+            clock: self.clock(),
+            region: RefId::new("law").unwrap(),
+            counting: self.counting.clone(),
+        };
+        let settings = lake::archiver::Settings { flush_rows: 40, ..lake::archiver::Settings::default() };
+        lake::archiver::Archiver::new(settings, deps)
+    }
+
+    /// Runs speed for a little while; then asks it to stop, or drops it.
+    async fn speed(&self, dies: bool) {
+        let settings = speed::Settings {
+            state_dir: self.folder.path().join("speed"),
+            counting: self.counting.clone(),
+            flush_interval: shared::config::Span::millis(1),
+            checkpoint_interval: shared::config::Span::millis(1),
+            poll_wait: shared::config::Span::millis(1),
+            poll_records: 7,
+            ..speed::Settings::default()
+        };
+        let book = self.prices.clone();
+        let deps = speed::Deps {
+            events: self.log.clone(),
+            store: self.store.clone(),
+            prices: Arc::new(move || book.clone()),
+            clock: self.clock(),
+        };
+        let shutdown = Shutdown::new();
+        let running = tokio::spawn(speed::Speed::new(settings, deps).run(shutdown.clone()));
+        for _ in 0..20 {
+            self.clock.advance(2_000);
+            shared::time::sleep(Duration::from_millis(1)).await;
+        }
+        if dies {
+            running.abort();
+        } else {
+            shutdown.request();
+        }
+        match running.await {
+            Ok(ended) => ended.unwrap(),
+            Err(e) => assert!(e.is_cancelled(), "{e}"),
+        }
+    }
+
+    async fn meanwhile(&self, what: Between) {
+        match what {
+            Between::Nothing => {}
+            Between::SpeedStops => self.speed(false).await,
+            Between::SpeedDies => self.speed(true).await,
+            Between::LakeDrains => drop(self.archiver().drain().await.unwrap()),
+            Between::LakeDies => {
+                let archiver = self.archiver();
+                let dropped = tokio::time::timeout(Duration::from_millis(15), archiver.drain()).await;
+                if let Ok(ended) = dropped {
+                    ended.unwrap();
+                }
+            }
+        }
+    }
+
+    /// Everything the log holds, as a naive reader sees it.
+    async fn logged(&self) -> Vec<Logged> {
+        let mut consumer = self.log.consumer("naive", &self.log.bounds().await.unwrap().start).await.unwrap();
+        let mut all = Vec::new();
+        loop {
+            let records = consumer.poll(1_000, Duration::ZERO).await.unwrap();
+            if records.is_empty() {
+                return all;
+            }
+            all.extend(records.into_iter().map(|r| (shared::wire::decode_event(&r.payload).unwrap(), r.partition, r.position)));
+        }
+    }
+
+    /// Recounts and reconciles every day that has events; answers the verdicts batch gave.
+    async fn settle(&self, days: &[Day], changes: bool) -> BTreeMap<String, u64> {
+        let deps = batch::Deps {
+            root: self.lake(),
+            events: self.log.clone(),
+            dead_letters: self.bad.clone(),
+            clock: self.clock(),
+            prices: self.prices.clone(),
+            counting: Arc::new(self.counting.clone()),
+        };
+        let settings = batch::Settings { threads: 2, ..batch::Settings::default() };
+        let reconcile_deps = reconcile::Deps {
+            lake: self.lake(),
+            data: lake::LakeRoot::open_folder(self.folder.path()).unwrap().with_clock(self.clock()),
+            store: self.store.clone(),
+            clock: self.clock(),
+        };
+        let mut verdicts = BTreeMap::new();
+        for day in days {
+            let request = batch::Request { day: *day, dry_run: false, force: true };
+            let outcome = batch::recompute(&deps, &settings, request, &batch::progress::silent()).await.unwrap();
+            assert_eq!(outcome.published, changes, "{day}");
+            for (verdict, n) in outcome.record.verdicts {
+                *verdicts.entry(verdict).or_default() += n;
+            }
+            let request = reconcile::Request { day: *day, force: true, reason: None };
+            let settled = reconcile::run(&reconcile_deps, &reconcile::Settings::default(), &request, &|_| {}).await.unwrap();
+            match settled {
+                reconcile::Outcome::Settled(_) => assert!(changes),
+                reconcile::Outcome::AlreadySettled(summary) => assert!(!changes && summary.rows_changed == 0, "{summary:?}"),
+                other => panic!("{other:?}"),
+            }
+        }
+        verdicts.retain(|_, n| *n > 0);
+        verdicts
+    }
+
+    async fn shown(&self, days: &[Day]) -> BTreeMap<Cell, Sums> {
+        let mut cells = BTreeMap::new();
+        for hour in days.iter().flat_map(|d| d.hours()) {
+            for row in self.store.read_hour(hour).await.unwrap() {
+                if let RollupKey::AdMinute { minute, ad_id, campaign_id, currency } = row.key {
+                    let c = row.counts;
+                    let cell = (ad_id.to_string(), minute.0, campaign_id.to_string(), currency.to_string());
+                    cells.insert(cell, (c.impressions, c.clicks, c.conversions, c.cost_nanos));
+                }
+            }
+        }
+        cells
+    }
+}
+
+async fn law(events: Vec<Event>, cuts: Vec<(prop::sample::Index, Between)>) {
+    let world = World::new();
+    let mut places: Vec<(usize, Between)> = cuts.iter().map(|(i, what)| (i.index(events.len() + 1), *what)).collect();
+    places.sort_by_key(|(place, _)| *place);
+    let mut done = 0;
+    for (place, what) in places {
+        world.append(&events[done..place]).await;
+        done = place;
+        world.meanwhile(what).await;
+    }
+    world.append(&events[done..]).await;
+    world.archiver().drain().await.unwrap();
+
+    let logged = world.logged().await;
+    let days: std::collections::BTreeSet<Day> =
+        logged.iter().map(|(e, ..)| crate::naive::billing_time(e, &world.counting).day()).collect();
+    let days: Vec<Day> = days.into_iter().collect();
+    let naive = recount(logged, &world.counting, &world.prices);
+    let verdicts = world.settle(&days, true).await;
+    assert_eq!(verdicts, naive.verdicts);
+    assert_eq!(world.shown(&days).await, naive.cells);
+
+    // Speed goes on, late and from wherever it was: nothing exact changes, and the same again changes nothing.
+    world.speed(false).await;
+    assert_eq!(world.shown(&days).await, naive.cells);
+    assert_eq!(world.settle(&days, false).await, naive.verdicts);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn serving_after_reconcile_equals_a_naive_recount(
+        events in traffic(),
+        cuts in prop::collection::vec((any::<prop::sample::Index>(), between()), 0..4),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(law(events, cuts));
+    }
+}

@@ -1,0 +1,138 @@
+//! The oracle: two million events of three days, with every case of the counting rules, through `import`, the lake,
+//! `batch` and `reconcile`; DuckDB, reading the same lines by the contract alone, must give the same numbers to the
+//! unrounded unit. Then the same again must change nothing (`rerun`).
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use clickledger::settings::Settings;
+use serde_json::{Value, json};
+
+use crate::support::{Ledger, python};
+
+const EVENTS: &str = "2000000";
+/// The first day's history; late events of this day come two days after.
+const FIRST: &str = "2026-01-05";
+/// Billing days: events at the bound for old ones bill seven days before the history begins.
+const FROM: &str = "2025-12-29";
+const TO: &str = "2026-01-08";
+/// What is imported before the first day is settled for the first time.
+const CUT: &str = "2026-01-07T00:00:00Z";
+
+/// A history that is imported, recounted, settled and restated.
+pub struct History {
+    pub ledger: Ledger,
+    /// The settled days' answers, by day.
+    pub first: Value,
+    pub second: Value,
+}
+
+/// Made once for all tests of this binary.
+pub fn history() -> &'static History {
+    static MADE: OnceLock<History> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let ledger = Ledger::new();
+        ledger.ok(&["keys", "create", "signing"]);
+        ledger.ok(&["simulate", "--events", EVENTS, "--days", "3", "--from", FIRST, "--seed", "7", "--to", "history.ndjson"]);
+        ledger.ok(&["prices", "import", "history.prices.csv"]);
+        split(ledger.path());
+        import(&ledger, "before.ndjson");
+        // The speed layer sees the history too, as far as it comes; what it shows must not matter in the end.
+        ledger.ok(&["speed", "--run-for", "10s"]);
+        ledger.ok(&["batch", "run", "--date", FIRST]);
+        let first = ledger.ok(&["reconcile", "run", "--force", "--date", FIRST]).json();
+        import(&ledger, "after.ndjson");
+        ledger.ok(&["speed", "--run-for", "10s"]);
+        ledger.ok(&["batch", "run", "--from", FROM, "--to", TO]);
+        ledger.ok(&["reconcile", "run", "--force", "--from", FROM, "--to", TO]);
+        let second = ledger.ok(&["settlement", "show", "--date", FIRST]);
+        let second = serde_json::from_str(&second.stdout).unwrap();
+        History { ledger, first, second }
+    })
+}
+
+fn import(ledger: &Ledger, file: &str) {
+    let done = ledger.ok(&["import", file]).json();
+    assert!(done["refused"].as_u64() > Some(0), "the history has poison in it: {done}");
+    ledger.ok(&["lake", "--drain"]);
+}
+
+/// Splits the history where its ingest time passes [`CUT`]; the journal says when each line is sent.
+fn split(folder: &Path) {
+    let cut = shared::time::Timestamp::parse(CUT).unwrap().0;
+    let journal = BufReader::new(File::open(folder.join("history.journal.csv")).unwrap());
+    let before = journal.lines().skip(1).filter(|l| sent_at(l.as_ref().unwrap()) < cut).count();
+    let mut lines = BufReader::new(File::open(folder.join("history.ndjson")).unwrap()).split(b'\n');
+    for (name, count) in [("before.ndjson", before), ("after.ndjson", usize::MAX)] {
+        let mut out = BufWriter::new(File::create(folder.join(name)).unwrap());
+        for line in lines.by_ref().take(count) {
+            out.write_all(&line.unwrap()).unwrap();
+            out.write_all(b"\n").unwrap();
+        }
+        out.flush().unwrap();
+    }
+}
+
+fn sent_at(journal_line: &str) -> i64 {
+    journal_line.split(',').nth(2).unwrap().parse().unwrap()
+}
+
+#[test]
+fn batch_agrees_with_duckdb_on_every_cell_line_and_verdict() {
+    let history = history();
+    let folder = history.ledger.path();
+    let settings = Settings::default();
+    let rules = json!({
+        "counting": settings.counting,
+        "partitions": settings.log.partitions,
+        "region": settings.region,
+        "max_validity_seconds": settings.gateway.dedup.window.0.as_secs(),
+    });
+    std::fs::write(folder.join("rules.json"), rules.to_string()).unwrap();
+    let keys = history.ledger.data().join("keys/signing_keys.json");
+    let out = folder.join("oracle");
+    let recount = [
+        "--rules".into(), "rules.json".into(), "--keys".into(), keys,
+        "--prices".into(), "history.prices.csv".into(), "--out".into(), out.clone(),
+        "before.ndjson".into(), "after.ndjson".into(),
+    ];
+    run_python(folder, "recount.py", &recount);
+    run_python(folder, "compare.py", &[history.ledger.data().join("lake"), out]);
+}
+
+fn run_python(folder: &Path, script: &str, args: &[PathBuf]) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle").join(script);
+    let done = Command::new(python()).arg(&script).args(args).current_dir(folder).output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert!(done.status.success(), "{}\n{out}\n{err}", script.display());
+    println!("{}: {}", script.display(), out.lines().last().unwrap_or_default());
+}
+
+#[test]
+fn late_events_after_close_make_a_new_version_that_supersedes_the_first() {
+    let history = history();
+    assert_eq!(history.first["outcome"], "settled", "{}", history.first);
+    assert_eq!(history.first["settlement"]["version"], 1);
+    assert_eq!(history.second["version"], 2, "{}", history.second);
+    assert_eq!(history.second["supersedes"], 1);
+    assert!(history.second["reason"].as_str().is_some_and(|r| !r.is_empty()));
+    for version in ["1", "2"] {
+        let folder = format!("data/settlement/day={FIRST}/v={version}");
+        let verified = history.ledger.ok(&["settlement", "verify", &folder]).json();
+        assert_eq!(verified["sound"], true);
+    }
+}
+
+#[test]
+fn sequence_numbers_of_settlements_have_no_gap() {
+    let listed = history().ledger.ok(&["settlement", "list", "--output", "json"]);
+    let listed: Value = serde_json::from_str(&listed.stdout).unwrap();
+    let sequence: BTreeMap<u64, &Value> = listed.as_array().unwrap().iter().map(|s| (s["sequence"].as_u64().unwrap(), s)).collect();
+    let expected: Vec<u64> = (1..=sequence.len() as u64).collect();
+    assert_eq!(sequence.keys().copied().collect::<Vec<_>>(), expected);
+    assert!(expected.len() >= 4);
+}
