@@ -5,7 +5,7 @@
 //! Never: skips a record, or goes on when a log no longer has what was not archived yet (that stops it, loudly).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use metrics::gauge;
@@ -22,6 +22,7 @@ use shared::verdict::Counting;
 use crate::buffer::{Buffer, Rules};
 use crate::commit::Bronze;
 use crate::error::Error;
+use crate::maintenance;
 use crate::positions::{DEAD_LETTERS, EVENTS, Progress};
 use crate::root::LakeRoot;
 
@@ -46,6 +47,8 @@ pub struct Settings {
     pub retry_min: Span,
     /// … but never longer.
     pub retry_max: Span,
+    /// How `lake optimize` and `lake vacuum` work.
+    pub maintenance: maintenance::Settings,
 }
 
 impl Default for Settings {
@@ -58,6 +61,7 @@ impl Default for Settings {
             poll_wait: Span::millis(100),
             retry_min: Span::millis(200),
             retry_max: Span::secs(30),
+            maintenance: maintenance::Settings::default(),
         }
     }
 }
@@ -77,6 +81,7 @@ impl Settings {
         must((1..=1 << 20).contains(&self.poll_records), "poll_records", "use 1 to 1048576 records");
         must(self.poll_wait.0 <= Duration::from_secs(10), "poll_wait", "use at most 10s, or a shutdown waits");
         must(self.retry_min <= self.retry_max, "retry_min", "must not be longer than lake.retry_max");
+        problems.extend(self.maintenance.problems());
         problems
     }
 }
@@ -183,17 +188,44 @@ impl Archiver {
         loop {
             let stopping = goal.is_reached(&buffer.next);
             if !buffer.is_empty() && (stopping || self.is_due(&buffer)) {
-                let next = Buffer::new(buffer.next.clone(), buffer.undecodable.clone());
-                bronze.publish(buffer, &self.stem()).await?;
-                buffer = next;
-                self.commits.fetch_add(1, Ordering::Relaxed);
+                let mut next = Buffer::new(buffer.next.clone(), buffer.undecodable.clone());
+                self.publish(&mut bronze, buffer, &mut logs, &mut next, goal).await?;
                 self.report(&mut logs, &bronze.at).await?;
-            }
-            if stopping {
+                buffer = next;
+            } else if stopping {
                 return Ok(());
+            } else {
+                self.poll(&mut logs, &mut buffer).await?;
             }
-            self.poll(&mut logs, &mut buffer).await?;
         }
+    }
+
+    /// Commits one buffer while the next one fills, so that reading and encoding each keep a core busy.
+    async fn publish(
+        &self,
+        bronze: &mut Bronze,
+        full: Buffer,
+        logs: &mut Logs,
+        next: &mut Buffer,
+        goal: &Goal<'_>,
+    ) -> Result<(), Error> {
+        let stem = self.stem();
+        let published = AtomicBool::new(false);
+        let publish = async {
+            let outcome = bronze.publish(full, &stem).await;
+            published.store(true, Ordering::Relaxed);
+            outcome
+        };
+        let fill = async {
+            while !published.load(Ordering::Relaxed) && !self.is_full(next) && !goal.is_reached(&next.next) {
+                self.poll(logs, next).await?;
+            }
+            Ok(())
+        };
+        let (publish, fill) = tokio::join!(publish, fill);
+        publish?;
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        fill
     }
 
     async fn poll(&self, logs: &mut Logs, buffer: &mut Buffer) -> Result<(), Error> {
@@ -206,9 +238,11 @@ impl Archiver {
 
     fn is_due(&self, buffer: &Buffer) -> bool {
         let age = buffer.since.map_or(0, |since| self.deps.clock.now().since(since));
-        buffer.rows >= self.settings.flush_rows
-            || buffer.bytes >= self.settings.flush_bytes.as_usize()
-            || age >= self.settings.flush_age.as_micros()
+        self.is_full(buffer) || !(0..self.settings.flush_age.as_micros()).contains(&age) // a clock set back must not hold rows back
+    }
+
+    fn is_full(&self, buffer: &Buffer) -> bool {
+        buffer.rows >= self.settings.flush_rows || buffer.bytes >= self.settings.flush_bytes.as_usize()
     }
 
     fn stem(&self) -> String {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -163,9 +163,13 @@ fn properties(def: &TableDef) -> Result<WriterProperties, Error> {
     let mut builder = WriterProperties::builder()
         .set_created_by(CREATED_BY.to_owned())
         .set_compression(Compression::ZSTD(level))
+        .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS));
     for column in def.columns.iter().filter(|c| c.name != PARTITION_COLUMN) {
         let path = || ColumnPath::from(column.name);
+        if def.stats.contains(&column.name) {
+            builder = builder.set_column_statistics_enabled(path(), EnabledStatistics::Page);
+        }
         let is_number = matches!(column.kind, ColumnType::Long | ColumnType::Time);
         if is_number && def.stats.contains(&column.name) {
             // Hashes, times and positions hardly repeat: differences pack better than a dictionary.

@@ -26,6 +26,7 @@ pub mod sort;
 pub mod table;
 pub mod tables;
 
+pub use archiver::{Archiver, Settings};
 pub use error::Error;
 pub use root::LakeRoot;
 pub use table::Table;

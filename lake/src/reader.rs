@@ -2,8 +2,11 @@
 //! Never: decides which files to read ([`crate::table::Table::files`] says what there is).
 
 use std::fs::File;
+use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use bytes::Bytes;
 use object_store::ObjectStoreExt;
 use parquet::arrow::ProjectionMask;
@@ -37,7 +40,11 @@ impl Table {
             None => rows(self.fetch(file).await?, columns),
         };
         let reader = rows.map_err(|e| Error::Corrupt(format!("{}/{}: {e}", self.def().name, file.path)))?;
-        Ok(Rows { reader, path: file.path.clone() })
+        let schema = match columns {
+            Some(columns) => wanted(&self.def().file_schema(), columns),
+            None => self.def().file_schema(),
+        };
+        Ok(Rows { reader, schema, path: file.path.clone() })
     }
 
     async fn fetch(&self, file: &DataFile) -> Result<Bytes, Error> {
@@ -50,6 +57,7 @@ impl Table {
 /// The rows of one file. Reading is blocking work.
 pub struct Rows {
     reader: ParquetRecordBatchReader,
+    schema: SchemaRef,
     path: String,
 }
 
@@ -58,8 +66,23 @@ impl Iterator for Rows {
 
     fn next(&mut self) -> Option<Self::Item> {
         let batch = self.reader.next()?;
-        Some(batch.map_err(|e| Error::Corrupt(format!("{}: {e}", self.path))))
+        Some(batch.and_then(|b| widen(&b, &self.schema)).map_err(|e| Error::Corrupt(format!("{}: {e}", self.path))))
     }
+}
+
+fn wanted(schema: &SchemaRef, columns: &[&str]) -> SchemaRef {
+    let fields = schema.fields().iter().filter(|f| columns.contains(&f.name().as_str())).cloned();
+    Arc::new(Schema::new(fields.collect::<Vec<FieldRef>>()))
+}
+
+/// The batch with the columns that the table got after the file was written, as nulls.
+fn widen(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    let column = |f: &FieldRef| match batch.column_by_name(f.name()) {
+        Some(values) => Arc::clone(values),
+        None => new_null_array(f.data_type(), batch.num_rows()),
+    };
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::clone(schema), schema.fields().iter().map(column).collect(), &options)
 }
 
 fn rows<T: ChunkReader + 'static>(

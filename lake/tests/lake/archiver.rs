@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lake::LakeRoot;
 use lake::archiver::Settings;
 use lake::positions::Progress;
+use lake::tables::BRONZE_EVENTS;
+use lake::{LakeRoot, Table};
 use object_store::memory::InMemory;
 use proptest::prelude::*;
 use shared::error::ErrorKind;
@@ -15,7 +16,7 @@ use shared::progress::Positions;
 use shared::shutdown::Shutdown;
 use shared::time::{DAY, SECOND};
 
-use crate::help::{World, append, bronze, dead_letter, eager, memory_lake, payload, start};
+use crate::help::{Watched, World, append, bronze, dead_letter, eager, memory_lake, payload, start};
 
 fn lake() -> LakeRoot {
     memory_lake(Arc::new(InMemory::new()))
@@ -103,21 +104,17 @@ async fn poison_lands_in_bad_with_its_bytes_and_blocks_nothing() {
 
 #[tokio::test]
 async fn a_shutdown_commits_what_waits() {
-    let (world, root) = (World::with(0..50, 0..5).await, lake());
-    let lazy = Settings { flush_rows: 1_000_000, ..eager(1) };
+    let (mut world, root) = (World::with(0..50, 0..5).await, lake());
+    let watched = Arc::new(Watched::new(Arc::clone(&world.events)));
+    world.events = watched.clone();
     let shutdown = Shutdown::new();
-    let archiver = world.archiver(&root, lazy);
-    let running = tokio::spawn(archiver.run(shutdown.clone()));
-    // The reader reports nothing before a commit, so wait for the log to be read by giving it the turn.
-    let read = async {
-        for _ in 0..50 {
-            shared::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
-    read.await;
+    let lazy = Settings { flush_rows: 1_000_000, ..eager(1) };
+    let running = tokio::spawn(world.archiver(&root, lazy).run(shutdown.clone()));
+    watched.read.notified().await; // all events are read, and after the next turn all dead letters too
+    watched.read.notified().await;
+    assert_eq!(Table::open(&root, &BRONZE_EVENTS).await.unwrap().files().unwrap().len(), 0, "nothing was due");
     shutdown.request();
     running.await.unwrap().unwrap();
-    world.archiver(&root, eager(1_000)).drain().await.unwrap();
     world.assert_archived(&root).await;
 }
 

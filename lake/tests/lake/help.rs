@@ -1,8 +1,10 @@
 //! What the lake's tests share: events, logs, stores that fail, and a plain model of what bronze must hold.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -19,7 +21,7 @@ use object_store::{
 use shared::config::Span;
 use shared::event::{Admission, Event, RejectReason, Submission};
 use shared::event_log::memory::MemoryLog;
-use shared::event_log::{EventLog, NewRecord};
+use shared::event_log::{Bounds, Consumer, Delivered, EventLog, LogError, NewRecord, Record, Retention};
 use shared::id::{CampaignId, RefId};
 use shared::progress::Positions;
 use shared::time::{DAY, HOUR, ManualClock, SECOND, Timestamp};
@@ -185,12 +187,12 @@ impl World {
     }
 }
 
-pub(crate) async fn read_all(log: &dyn EventLog) -> Vec<shared::event_log::Record> {
+pub(crate) async fn read_all(log: &dyn EventLog) -> Vec<Record> {
     let from = Positions((0..log.partitions()).map(|p| (p, 0)).collect());
     let mut consumer = log.consumer("model", &from).await.unwrap();
     let mut all = Vec::new();
     loop {
-        let records = consumer.poll(1_000, std::time::Duration::ZERO).await.unwrap();
+        let records = consumer.poll(1_000, Duration::ZERO).await.unwrap();
         if records.is_empty() {
             return all;
         }
@@ -336,4 +338,72 @@ impl ObjectStore for Faulty {
 /// A lake in memory, by way of `store`.
 pub(crate) fn memory_lake(store: Arc<dyn ObjectStore>) -> LakeRoot {
     LakeRoot::with_store(store, Url::parse("memory:///lake").unwrap()).unwrap()
+}
+
+/// A log that says when a reader has come to its end.
+pub(crate) struct Watched {
+    inner: Arc<dyn EventLog>,
+    pub(crate) read: Arc<Notify>,
+}
+
+impl Watched {
+    pub(crate) fn new(inner: Arc<dyn EventLog>) -> Self {
+        Self { inner, read: Arc::new(Notify::new()) }
+    }
+}
+
+struct WatchedConsumer {
+    inner: Box<dyn Consumer>,
+    read: Arc<Notify>,
+}
+
+#[async_trait]
+impl Consumer for WatchedConsumer {
+    async fn poll(&mut self, max_records: usize, wait: Duration) -> Result<Vec<Record>, LogError> {
+        let records = self.inner.poll(max_records, wait).await?;
+        if records.is_empty() {
+            self.read.notify_one();
+        }
+        Ok(records)
+    }
+
+    fn positions(&self) -> Positions {
+        self.inner.positions()
+    }
+
+    async fn report(&mut self, positions: &Positions) -> Result<(), LogError> {
+        self.inner.report(positions).await
+    }
+}
+
+#[async_trait]
+impl EventLog for Watched {
+    fn partitions(&self) -> u32 {
+        self.inner.partitions()
+    }
+
+    async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<Delivered>, LogError> {
+        self.inner.append(records).await
+    }
+
+    async fn consumer(&self, group: &str, from: &Positions) -> Result<Box<dyn Consumer>, LogError> {
+        let inner = self.inner.consumer(group, from).await?;
+        Ok(Box::new(WatchedConsumer { inner, read: Arc::clone(&self.read) }))
+    }
+
+    async fn bounds(&self) -> Result<Bounds, LogError> {
+        self.inner.bounds().await
+    }
+
+    async fn positions_at(&self, time: Timestamp) -> Result<Positions, LogError> {
+        self.inner.positions_at(time).await
+    }
+
+    async fn group_positions(&self) -> Result<BTreeMap<String, Positions>, LogError> {
+        self.inner.group_positions().await
+    }
+
+    async fn enforce(&self, retention: Retention, now: Timestamp) -> Result<u64, LogError> {
+        self.inner.enforce(retention, now).await
+    }
 }

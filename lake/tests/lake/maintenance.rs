@@ -120,6 +120,10 @@ async fn vacuum_takes_what_nobody_needs_and_keeps_pinned_versions_readable() {
         assert_eq!(root.store().head(&file.object_path).await.unwrap().size, file.size);
     }
 
+    assert!(wet.log_files >= 20, "the log before the last checkpoint under the pin goes: {wet:?}");
+    assert!(then.at_version(pinned + 1).await.is_ok());
+    assert!(then.at_version(3).await.is_err(), "no pin holds version 3");
+
     let without = vacuum(&mut old, week, &[], false).await.unwrap();
     assert_eq!(without.files, pinned_files.len() as u64, "without the pin the merged files go");
     world.assert_archived(&root).await;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Int64Array, RecordBatch, StringArray};
+use arrow::array::{Array, Int64Array, RecordBatch, StringArray};
 use lake::file::NewFile;
 use lake::table::{Committed, Txn};
 use lake::tables::{BRONZE_EVENTS, Column, ColumnType, RUNS, TableDef};
@@ -195,7 +195,12 @@ async fn a_new_column_is_added_once_and_writers_of_the_old_form_go_on() {
     assert_eq!(Table::open(&root, &WIDER).await.unwrap().version(), 1);
     assert_eq!(Table::open(&root, &WIDER).await.unwrap().version(), 1);
     assert_eq!(old.append(vec![file], &[Txn::advance("a", 0, 1)]).await.unwrap(), Committed::Now(2));
-    assert_eq!(Table::open(&root, &NUMBERS).await.unwrap().files().unwrap().len(), 1);
+    let wider = Table::open(&root, &WIDER).await.unwrap();
+    let files = wider.files().unwrap();
+    assert_eq!(files.len(), 1);
+    let batches: Vec<_> = wider.read(&files[0], None).await.unwrap().map(Result::unwrap).collect();
+    assert_eq!(batches[0].schema(), WIDER.file_schema(), "what was written before has no value there");
+    assert_eq!(batches[0]["more"].null_count(), 1);
 }
 
 #[tokio::test]
