@@ -32,7 +32,8 @@ pub(crate) fn conservation(
             *sums.entry(verdict).or_default() += u128::from(*n);
         }
     }
-    for name in sums.keys().copied().chain(verdicts.keys().map(String::as_str)).collect::<std::collections::BTreeSet<_>>()
+    for name in
+        sums.keys().copied().chain(verdicts.keys().map(String::as_str)).collect::<std::collections::BTreeSet<_>>()
     {
         let (by_hour, by_day) = (sums.get(name).copied().unwrap_or(0), verdicts.get(name).copied().unwrap_or(0));
         if by_hour != u128::from(by_day) {
@@ -132,14 +133,8 @@ mod tests {
     fn each_kind_of_imbalance_is_named() {
         let day = Day(20_000);
         let verdicts: BTreeMap<String, u64> = [("billable".to_owned(), 48)].into();
-        let partition = PartitionConservation {
-            topic: "events".to_owned(),
-            partition: 3,
-            start: 10,
-            next: 20,
-            events: 9,
-            bad: 1,
-        };
+        let partition =
+            PartitionConservation { topic: "events".to_owned(), partition: 3, start: 10, next: 20, events: 9, bad: 1 };
         assert_eq!(conservation(day, &hours(day), std::slice::from_ref(&partition), &verdicts), Vec::<String>::new());
 
         let mut lost = hours(day);

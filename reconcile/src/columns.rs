@@ -68,10 +68,8 @@ impl<'a> Columns<'a> {
     }
 
     pub(crate) fn times(&self, name: &str) -> Result<PrimitiveArray<TimestampMicrosecondType>, Error> {
-        let column = self
-            .batch
-            .column_by_name(name)
-            .ok_or_else(|| Error::damaged(self.what, format!("no column {name}")))?;
+        let column =
+            self.batch.column_by_name(name).ok_or_else(|| Error::damaged(self.what, format!("no column {name}")))?;
         let zone = match column.data_type() {
             DataType::Timestamp(_, zone) => zone.clone(),
             _ => None,

@@ -58,11 +58,8 @@ pub fn exact_rows(ad_minutes: Vec<RollupRow>, campaign_hours: Vec<RollupRow>) ->
     let mut minutes: BTreeMap<RollupKey, Counts> = BTreeMap::new();
     for row in &ad_minutes {
         if let RollupKey::AdMinute { minute, campaign_id, currency, .. } = &row.key {
-            let key = RollupKey::CampaignMinute {
-                minute: *minute,
-                campaign_id: campaign_id.clone(),
-                currency: *currency,
-            };
+            let key =
+                RollupKey::CampaignMinute { minute: *minute, campaign_id: campaign_id.clone(), currency: *currency };
             let sum = minutes.entry(key).or_default();
             *sum = sum.merge(&row.counts)?;
         }

@@ -5,8 +5,8 @@
 
 use arrow::array::RecordBatch;
 use futures::{StreamExt, TryStreamExt};
-use lake::run_record::{OutputFile, RunRecord};
 use lake::LakeRoot;
+use lake::run_record::{OutputFile, RunRecord};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use parquet::arrow::ProjectionMask;
@@ -134,7 +134,8 @@ impl Gold {
     ) -> Result<(Path, ParquetRecordBatchStreamBuilder<ObjectFile>), Error> {
         let path = self.path(table, &file.path);
         let reader = ObjectFile { store: self.lake.store(), path: path.clone(), size: file.bytes };
-        let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(|e| Error::damaged(path.clone(), e))?;
+        let builder =
+            ParquetRecordBatchStreamBuilder::new(reader).await.map_err(|e| Error::damaged(path.clone(), e))?;
         Ok((path, builder))
     }
 

@@ -265,11 +265,8 @@ fn worst_ppm(measure: &Measure, floor: u64) -> u64 {
     let d = &measure.distance;
     let exact = &measure.sums.exact;
     let events = u128::from(exact.impressions) + u128::from(exact.clicks) + u128::from(exact.conversions);
-    let by_count = if d.events() < u128::from(floor) {
-        0
-    } else {
-        d.impressions.ppm.max(d.clicks.ppm).max(d.conversions.ppm)
-    };
+    let by_count =
+        if d.events() < u128::from(floor) { 0 } else { d.impressions.ppm.max(d.clicks.ppm).max(d.conversions.ppm) };
     let by_cost = if events.max(d.events()) < u128::from(floor) { 0 } else { d.cost_nanos.ppm };
     by_count.max(by_cost)
 }

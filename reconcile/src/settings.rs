@@ -12,7 +12,8 @@ pub struct Settings {
     /// Drifts smaller than this many events are never over tolerance (small days would trip on a handful).
     pub tolerance_floor_events: u64,
     /// Billable events that came later than this after they happened are what speed may have dropped as late:
-    /// its allowed lateness.
+    /// its allowed lateness. Set by the wiring.
+    #[serde(skip)]
     pub late_after: Span,
     /// The most lines in one settlement file.
     pub rows_per_file: u64,

@@ -17,6 +17,7 @@ use serde::Serialize;
 use shared::money::Currency;
 use shared::rollup::RowVersion;
 use shared::serving_store::ServingStore;
+use shared::telemetry::metric_names;
 use shared::time::{Clock, Day};
 
 use crate::balance::GrainSums;
@@ -162,12 +163,14 @@ pub async fn run(
     let gold = Gold::open(deps.lake.clone(), record).await?;
     let content = publish::content(&gold).await?;
     let mut report = measure(deps, settings, &gold, progress).await?;
+    metrics::gauge!(metric_names::RECONCILE_DRIFT).set(u32::try_from(report.worst_ppm).unwrap_or(u32::MAX));
     if report.is_over_tolerance() && !request.force && report.status != Status::Corrected {
         report.status = Status::OverTolerance;
         report.save(&deps.data).await?;
         return Ok(Outcome::OverTolerance(summary(&report, 0, None)));
     }
     let rows_changed = overwrite(deps, &gold, &mut report, progress).await?;
+    metrics::counter!(metric_names::RECONCILE_ROWS).increment(rows_changed);
     progress(Progress::Publishing);
     let settlements = Settlements::new(deps.data.clone());
     let reason = request.reason.as_deref();
@@ -175,7 +178,10 @@ pub async fn run(
     deps.store.mark_settled(day, published.manifest().version).await?;
     let summary = summary(&report, rows_changed, Some(SettlementSummary::of(published.manifest())));
     Ok(match published {
-        Published::New(_) => Outcome::Settled(summary),
+        Published::New(_) => {
+            metrics::counter!(metric_names::RECONCILE_SETTLEMENTS).increment(1);
+            Outcome::Settled(summary)
+        }
         Published::Unchanged(_) => Outcome::AlreadySettled(summary),
     })
 }

@@ -44,6 +44,12 @@ pub mod metric_names {
     pub const BATCH_EVENTS: &str = "clickledger_batch_events_total";
     /// Delta commits by the archiver.
     pub const LAKE_COMMITS: &str = "clickledger_lake_commits_total";
+    /// The largest drift of the day that was reconciled last, parts per million of the exact value.
+    pub const RECONCILE_DRIFT: &str = "clickledger_reconcile_drift_ppm";
+    /// Rows of the serving store that reconcile overwrote or removed.
+    pub const RECONCILE_ROWS: &str = "clickledger_reconcile_rows_total";
+    /// Settlements published.
+    pub const RECONCILE_SETTLEMENTS: &str = "clickledger_reconcile_settlements_total";
 }
 
 /// Installs the Prometheus recorder; the returned handle renders `/metrics`. `None` when one is installed already.

@@ -26,10 +26,8 @@ fn is_formula(cell: &str) -> bool {
 
 pub(super) fn write(day: Day, version: u32, lines: &[Line]) -> Result<Vec<u8>, String> {
     let packed = GzBuilder::new().mtime(0).operating_system(NO_SYSTEM).write(Vec::new(), Compression::new(LEVEL));
-    let mut csv = WriterBuilder::new()
-        .terminator(Terminator::CRLF)
-        .quote_style(QuoteStyle::Necessary)
-        .from_writer(packed);
+    let mut csv =
+        WriterBuilder::new().terminator(Terminator::CRLF).quote_style(QuoteStyle::Necessary).from_writer(packed);
     csv.write_record(COLUMNS).map_err(|e| e.to_string())?;
     for line in lines {
         let mut cells = line.cells(day, version).map_err(|e| e.to_string())?;
@@ -46,7 +44,7 @@ pub(super) fn write(day: Day, version: u32, lines: &[Line]) -> Result<Vec<u8>, S
     packed.finish().map_err(|e| e.to_string())
 }
 
-pub(super) fn read(bytes: &[u8]) -> Result<Vec<Cells>, String> {
+pub(super) fn read(bytes: &[u8], each: &mut dyn FnMut(Cells)) -> Result<(), String> {
     let unpacked = GzDecoder::new(bytes).take(MAX_UNPACKED_BYTES);
     let mut csv = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(unpacked);
     let mut records = csv.records();
@@ -54,10 +52,9 @@ pub(super) fn read(bytes: &[u8]) -> Result<Vec<Cells>, String> {
     if header.iter().ne(COLUMNS) {
         return Err(format!("its header is not {}", COLUMNS.join(",")));
     }
-    let mut rows = Vec::new();
     for record in records {
         let record = record.map_err(|e| e.to_string())?;
-        rows.push(record.iter().map(|cell| cell.strip_prefix('\'').unwrap_or(cell).to_owned()).collect());
+        each(record.iter().map(|cell| cell.strip_prefix('\'').unwrap_or(cell).to_owned()).collect());
     }
-    Ok(rows)
+    Ok(())
 }

@@ -47,11 +47,11 @@ impl Form {
         }
     }
 
-    /// The rows in a file's bytes.
-    pub(crate) fn read(self, bytes: bytes::Bytes) -> Result<Vec<Cells>, String> {
+    /// Calls `each` with every row in a file's bytes.
+    pub(crate) fn read(self, bytes: bytes::Bytes, each: &mut dyn FnMut(Cells)) -> Result<(), String> {
         match self {
-            Self::Parquet => parquet::read(bytes),
-            Self::Csv => csv::read(&bytes),
+            Self::Parquet => parquet::read(bytes, each),
+            Self::Csv => csv::read(&bytes, each),
         }
     }
 }

@@ -1,9 +1,12 @@
 //! Lines as Parquet: one fixed writer configuration, no metadata of ours, so the same lines are the same bytes.
 //! The column `cost` is left out: a decimal is for people, and `cost_micros` says the same.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Date32Array, Decimal128Array, Int32Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Date32Array, Decimal128Array, Int32Array, Int64Array, RecordBatch, StringArray,
+};
 use arrow::datatypes::{DataType, Date32Type, Decimal128Type, Field, Int32Type, Int64Type, Schema, SchemaRef};
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -63,7 +66,8 @@ pub(super) fn write(day: Day, version: u32, lines: &[Line]) -> Result<Vec<u8>, S
 
 fn batch(day: Day, version: u32, lines: &[Line]) -> Result<RecordBatch, String> {
     let version = i32::try_from(version).map_err(|e| e.to_string())?;
-    let text = |get: fn(&Line) -> &str| -> ArrayRef { Arc::new(lines.iter().map(|l| Some(get(l))).collect::<StringArray>()) };
+    let text =
+        |get: fn(&Line) -> &str| -> ArrayRef { Arc::new(lines.iter().map(|l| Some(get(l))).collect::<StringArray>()) };
     let count = |get: &dyn Fn(&Line) -> Option<u64>| -> Result<ArrayRef, String> {
         let values: Result<Vec<i64>, String> = lines
             .iter()
@@ -93,23 +97,28 @@ fn batch(day: Day, version: u32, lines: &[Line]) -> Result<RecordBatch, String> 
     RecordBatch::try_new(schema(), arrays).map_err(|e| e.to_string())
 }
 
-pub(super) fn read(bytes: Bytes) -> Result<Vec<Cells>, String> {
+/// Reads any bytes: the Parquet library panics on some that are not a file of its own, which here is an answer.
+pub(super) fn read(bytes: Bytes, each: &mut dyn FnMut(Cells)) -> Result<(), String> {
+    let decoding = AssertUnwindSafe(|| decode(bytes, each));
+    std::panic::catch_unwind(decoding).unwrap_or_else(|_| Err("it is no Parquet file".to_owned()))
+}
+
+fn decode(bytes: Bytes, each: &mut dyn FnMut(Cells)) -> Result<(), String> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| e.to_string())?;
     let names: Vec<String> = reader.schema().fields().iter().map(|f| f.name().clone()).collect();
     if !names.iter().map(String::as_str).eq(columns()) {
         return Err(format!("its columns are not {}", columns().collect::<Vec<_>>().join(", ")));
     }
-    let mut rows = Vec::new();
     for batch in reader.build().map_err(|e| e.to_string())? {
         let batch = batch.map_err(|e| e.to_string())?;
         if let Some(column) = batch.columns().iter().zip(&names).find(|(c, _)| c.null_count() > 0) {
             return Err(format!("column {} has nulls", column.1));
         }
         for row in 0..batch.num_rows() {
-            rows.push(cells(&batch, row)?);
+            each(cells(&batch, row)?);
         }
     }
-    Ok(rows)
+    Ok(())
 }
 
 fn cells(batch: &RecordBatch, row: usize) -> Result<Cells, String> {

@@ -212,7 +212,11 @@ fn check_checksums(
         let found = found_lines.next().unwrap_or("");
         if found != wanted {
             differs = true;
-            findings.add(CHECKSUMS, Some(i), format!("it is {:?} and must be {:?}", found.trim_end(), wanted.trim_end()));
+            findings.add(
+                CHECKSUMS,
+                Some(i),
+                format!("it is {:?} and must be {:?}", found.trim_end(), wanted.trim_end()),
+            );
         }
     }
     if !differs {

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::checksum::Sha256Sum;
 use crate::line_file::{Cells, Form};
-use crate::lines::{COLUMNS, LineKey, Printed};
+use crate::lines::{COLUMNS, Line, LineKey, Printed};
 use crate::manifest::{File, Manifest, Sums};
 
 use super::{Findings, check_file};
@@ -22,8 +22,8 @@ pub(crate) struct Read {
     pub(crate) content_sha256: String,
 }
 
-/// One file's rows by key, with their number.
-type Rows = BTreeMap<LineKey, (u64, Cells)>;
+/// One file's lines by key, with their row number. A line prints as exactly the cells it was read from.
+type Rows = BTreeMap<LineKey, (u64, Line)>;
 
 /// Adds up lines over all parts.
 #[derive(Default)]
@@ -52,21 +52,17 @@ pub(crate) fn check(folder: &Path, manifest: &Manifest, findings: &mut Findings)
             }
             let bytes = fs::read(folder.join(&file.path))?;
             check_file(file, &bytes, findings);
-            let cells = match form.read(bytes.into()) {
-                Ok(cells) => cells,
-                Err(why) => {
-                    findings.add(&file.path, None, format!("it does not read: {why}"));
-                    continue;
-                }
-            };
-            read.files += 1;
-            read.rows += u64::try_from(cells.len()).unwrap_or(u64::MAX);
             let adds = twins.is_empty().then_some(&mut total);
-            let rows = check_rows(manifest, file, cells, adds, findings);
-            twins.push((file, rows));
+            let mut rows = FileRows { manifest, file, total: adds, rows: Rows::new(), sums: Sums::default(), count: 0 };
+            match form.read(bytes.into(), &mut |cells| rows.add(&cells, findings)) {
+                Ok(()) => read.files += 1,
+                Err(why) => findings.add(&file.path, None, format!("it does not read: {why}")),
+            }
+            read.rows += rows.count;
+            twins.push((file, rows.finish(findings)));
         }
         if let [(one, rows), (other, twin_rows)] = twins.as_slice() {
-            compare(&one.path, rows, &other.path, twin_rows, findings);
+            compare(manifest, (&one.path, rows), (&other.path, twin_rows), findings);
         }
     }
     read.content_sha256 = total.content.hex();
@@ -74,46 +70,48 @@ pub(crate) fn check(folder: &Path, manifest: &Manifest, findings: &mut Findings)
     Ok(read)
 }
 
-fn check_rows(
-    manifest: &Manifest,
-    file: &File,
-    cells: Vec<Cells>,
-    mut total: Option<&mut Total>,
-    findings: &mut Findings,
-) -> Rows {
-    let mut rows = Rows::new();
-    let mut sums = Sums::default();
-    let count = u64::try_from(cells.len()).unwrap_or(u64::MAX);
-    for (number, cells) in (1..).zip(cells) {
-        let printed = match Printed::from_cells(&cells) {
+/// The rows of one file as they are read.
+struct FileRows<'a> {
+    manifest: &'a Manifest,
+    file: &'a File,
+    total: Option<&'a mut Total>,
+    rows: Rows,
+    sums: Sums,
+    count: u64,
+}
+
+impl FileRows<'_> {
+    fn add(&mut self, cells: &Cells, findings: &mut Findings) {
+        self.count += 1;
+        let (name, number) = (&self.file.path, self.count);
+        let printed = match Printed::from_cells(cells) {
             Ok(printed) => printed,
-            Err(why) => {
-                findings.add(&file.path, Some(number), why);
-                continue;
-            }
+            Err(why) => return findings.add(name, Some(number), why),
         };
-        if (printed.day, printed.version) != (manifest.day, manifest.version) {
-            let why = format!("it is of {} version {}", printed.day, printed.version);
-            findings.add(&file.path, Some(number), why);
+        if (printed.day, printed.version) != (self.manifest.day, self.manifest.version) {
+            findings.add(name, Some(number), format!("it is of {} version {}", printed.day, printed.version));
         }
-        if sums.add(&printed.line).is_err() {
-            findings.add(&file.path, Some(number), "a sum overflows here");
+        if self.sums.add(&printed.line).is_err() {
+            findings.add(name, Some(number), "a sum overflows here");
         }
-        if let Some(total) = total.as_deref_mut() {
-            total.add(manifest, &printed, &file.path, number, findings);
+        if let Some(total) = self.total.as_deref_mut() {
+            total.add(self.manifest, &printed.line, name, number, findings);
         }
-        if let Some((first, _)) = rows.insert(printed.line.key, (number, cells)) {
-            findings.add(&file.path, Some(number), format!("it has the key of row {first}"));
+        if let Some((first, _)) = self.rows.insert(printed.line.key.clone(), (number, printed.line)) {
+            findings.add(name, Some(number), format!("it has the key of row {first}"));
         }
     }
-    findings.expect_equal(&file.path, "its number of lines", &count, &file.row_count);
-    findings.expect_equal(&file.path, "its sum of cost_micros", &sums.cost_micros(), &file.sum_cost_micros);
-    rows
+
+    fn finish(self, findings: &mut Findings) -> Rows {
+        let file = self.file;
+        findings.expect_equal(&file.path, "its number of lines", &self.count, &file.row_count);
+        findings.expect_equal(&file.path, "its sum of cost_micros", &self.sums.cost_micros(), &file.sum_cost_micros);
+        self.rows
+    }
 }
 
 impl Total {
-    fn add(&mut self, manifest: &Manifest, printed: &Printed, file: &str, number: u64, findings: &mut Findings) {
-        let line = &printed.line;
+    fn add(&mut self, manifest: &Manifest, line: &Line, file: &str, number: u64, findings: &mut Findings) {
         if self.last.as_ref().is_some_and(|last| *last >= line.key) {
             findings.add(file, Some(number), "it is out of order");
         }
@@ -126,20 +124,22 @@ impl Total {
 }
 
 /// The same lines in both forms, matched by key, so that one missing row is one finding.
-fn compare(one: &str, rows: &Rows, other: &str, twin_rows: &Rows, findings: &mut Findings) {
-    for (key, (number, cells)) in rows {
-        match twin_rows.get(key) {
+fn compare(manifest: &Manifest, (one, rows): (&str, &Rows), (other, twin): (&str, &Rows), findings: &mut Findings) {
+    for (key, (number, line)) in rows {
+        match twin.get(key) {
             None => findings.add(other, None, format!("it lacks row {number} of {one} ({})", name(key))),
-            Some((twin_number, twin)) => {
-                let columns = COLUMNS.iter().zip(cells).zip(twin);
-                for ((column, a), b) in columns.filter(|((_, a), b)| a != b) {
+            Some((_, same)) if same == line => {}
+            Some((twin_number, differs)) => {
+                let cells = |line: &Line| line.cells(manifest.day, manifest.version).unwrap_or_default();
+                let (a, b) = (cells(line), cells(differs));
+                for ((column, a), b) in COLUMNS.iter().zip(&a).zip(&b).filter(|((_, a), b)| a != b) {
                     let what = format!("{column} is {b:?}, in row {number} of {one} it is {a:?}");
                     findings.add(other, Some(*twin_number), what);
                 }
             }
         }
     }
-    for (key, (number, _)) in twin_rows.iter().filter(|(key, _)| !rows.contains_key(key)) {
+    for (key, (number, _)) in twin.iter().filter(|(key, _)| !rows.contains_key(key)) {
         findings.add(other, Some(*number), format!("{one} has no such row ({})", name(key)));
     }
 }

@@ -14,10 +14,10 @@ use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
     PutOptions, PutPayload, PutResult,
 };
+use reconcile::Outcome;
 use reconcile::report::Report;
 use reconcile::settlements::Settlements;
 use reconcile::verify::verify;
-use reconcile::Outcome;
 use shared::id::{AdId, CampaignId};
 use shared::rollup::{RowVersion, TimeRange};
 use shared::serving_store::{

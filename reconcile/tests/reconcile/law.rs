@@ -142,8 +142,7 @@ async fn the_report_says_how_far_off_each_campaign_hour_was_and_why() {
     ];
     world.batch(DAY, 1, &facts).await;
     // Speed missed the late click, counted the duplicate, and saw a click that nobody archived.
-    let seen =
-        [facts[0].clone(), facts[2].clone(), facts[2].clone(), facts[4].clone(), Fact::click(201, 2, 1, 7)];
+    let seen = [facts[0].clone(), facts[2].clone(), facts[2].clone(), facts[4].clone(), Fact::click(201, 2, 1, 7)];
     world.flush(0, 1, recount(DAY, &seen)).await;
     world.run(DAY).await.unwrap();
 

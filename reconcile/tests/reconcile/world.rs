@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Int32Array, Int64Array, RecordBatch};
+use arrow::array::{
+    ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Int32Array, Int64Array, RecordBatch,
+};
 use arrow::array::{StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::DataType;
 use lake::run_record::{
@@ -202,14 +204,11 @@ impl World {
         for (def, batch) in tables {
             let mut table = Table::open(&self.lake, def).await.unwrap();
             let file = table.write_parquet(vec![batch], day, &format!("run-{run}")).await.unwrap();
-            let output = OutputFile {
-                path: file.path.clone(),
-                bytes: file.size,
-                rows: file.rows,
-                sha256: file.sha256.clone(),
-            };
+            let output =
+                OutputFile { path: file.path.clone(), bytes: file.size, rows: file.rows, sha256: file.sha256.clone() };
             let app = format!("{}/{day}", def.name);
-            let version = table.replace_day(day, vec![file], &app, i64::try_from(run).unwrap()).await.unwrap().version();
+            let version =
+                table.replace_day(day, vec![file], &app, i64::try_from(run).unwrap()).await.unwrap().version();
             record.outputs.insert(def.name.to_owned(), TableOutput { version, files: vec![output] });
         }
         self.save_record(&record).await;
@@ -374,7 +373,9 @@ fn campaign_hours(def: &TableDef, rows: &[RollupRow]) -> RecordBatch {
             Arc::new(rows.iter().map(|r| i64::try_from(get(r)).unwrap()).collect::<Int64Array>())
         };
         let part = |r: &RollupRow, wanted: &str| {
-            let RollupKey::CampaignHour { hour, campaign_id, country, device_type, currency } = &r.key else { panic!() };
+            let RollupKey::CampaignHour { hour, campaign_id, country, device_type, currency } = &r.key else {
+                panic!()
+            };
             match wanted {
                 "hour" => hour.0.to_string(),
                 "campaign_id" => campaign_id.to_string(),
