@@ -110,7 +110,7 @@ mod tests {
             let mut sorted = claims.clone();
             let standings = judge_ids(&mut sorted);
             for id in claims.iter().map(|c| &c.event_id) {
-                let honest = sorted.iter().zip(&standings).filter(|(c, _)| &c.event_id == id && !c.forged);
+                let honest = sorted.iter().zip(&standings).filter(|(c, _)| c.event_id == *id && !c.forged);
                 let firsts = honest.clone().filter(|(_, s)| **s == IdStanding::First).count();
                 prop_assert_eq!(firsts, usize::from(honest.count() > 0));
             }

@@ -103,7 +103,7 @@ pub(crate) fn silver(judged: &[Judged], day: Day) -> BTreeSet<Vec<String>> {
                 e.campaign_id.to_string(),
                 text(e.details.impression_id.as_ref().map(|i| i.as_str())),
                 text(e.details.user_pseudo_id.as_ref().map(|i| i.as_str())),
-                e.details.country.to_string(),
+                e.details.country.as_str().to_owned(),
                 e.details.device_type.as_str().to_owned(),
                 e.event_time.0.to_string(),
                 e.ingest_time.0.to_string(),
@@ -161,7 +161,7 @@ pub(crate) fn campaign_hours(judged: &[Judged], day: Day) -> Vec<Vec<String>> {
     let mut cells: BTreeMap<Key, (Counts, BTreeSet<String>)> = BTreeMap::new();
     for j in billable(judged, day) {
         let (hour, e) = (j.row.billing_time.floor(HOUR).0, &j.row.event);
-        let (country, device) = (e.details.country.to_string(), e.details.device_type.as_str().to_owned());
+        let (country, device) = (e.details.country.as_str().to_owned(), e.details.device_type.as_str().to_owned());
         let cell = cells.entry((hour, e.campaign_id.to_string(), country, device, j.currency.clone())).or_default();
         add(&mut cell.0, counts(j));
         cell.1.extend(e.details.user_pseudo_id.as_ref().map(|u| u.to_string()));
