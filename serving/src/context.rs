@@ -23,7 +23,8 @@ pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
 pub struct Deps {
     /// The serving store.
     pub store: Arc<dyn ServingStore>,
-    /// The data root's object store: `reports/drift/` and `settlement/` are read from it.
+    /// The data root: `reports/drift/` and `settlement/` are read from it. Its paths start there; where they do
+    /// not, [`crate::rooted`] makes them.
     pub objects: Arc<dyn ObjectStore>,
     /// Who owns what.
     pub tenants: Arc<dyn Tenants>,

@@ -3,7 +3,7 @@
 //! [`DriftCards`] boils the newest days down for the dashboard.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::response::Response;
@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 use shared::http::problem::Problem;
 use shared::id::CampaignId;
 use shared::money::micros_half_even;
-use shared::time::Day;
+use shared::time::{Day, SECOND, Timestamp};
+use tokio::sync::Mutex;
 use utoipa::ToSchema;
 
 use crate::access::Caller;
@@ -32,6 +33,8 @@ use crate::tiles::Tile;
 const FOLDER: &str = "reports/drift";
 /// Days on the dashboard.
 const CARDS: usize = 7;
+/// Microseconds after which the folder is looked at again.
+const CARDS_REFRESH: i64 = 5 * SECOND;
 /// Reports larger than this are not boiled down.
 const MAX_CARD_BYTES: u64 = 64 << 20;
 
@@ -168,10 +171,26 @@ pub(crate) struct DayCard {
     settlement_version: Option<u32>,
 }
 
-/// The newest days' reports, boiled down once each.
+/// The newest days' reports, looked for at most every [`CARDS_REFRESH`] and boiled down once each.
 #[derive(Default)]
 pub(crate) struct DriftCards {
-    reports: Mutex<BTreeMap<Day, (String, Arc<ReportForm>)>>,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    looked_at: Option<Timestamp>,
+    /// Newest first.
+    days: Vec<KnownDay>,
+}
+
+#[derive(Clone)]
+struct KnownDay {
+    day: Day,
+    tag: String,
+    /// Absent where the report is too large or of another form.
+    report: Option<Arc<ReportForm>>,
+    settlement_version: Option<u32>,
 }
 
 impl DriftCards {
@@ -179,53 +198,56 @@ impl DriftCards {
     pub(crate) async fn newest(
         &self,
         store: &dyn ObjectStore,
+        now: Timestamp,
         mine: Option<&[CampaignId]>,
     ) -> Result<Vec<DayCard>, ReportError> {
         let mine: Option<BTreeSet<&str>> = mine.map(|ids| ids.iter().map(CampaignId::as_str).collect());
-        let (files, _) = objects::list(store, &ObjectPath::from(FOLDER)).await?;
-        let mut days: Vec<(Day, ObjectMeta)> = files.into_iter().filter_map(|m| Some((day_of(&m)?, m))).collect();
-        days.sort_unstable_by_key(|(day, _)| std::cmp::Reverse(*day));
-        days.truncate(CARDS);
-        let mut cards = Vec::new();
-        for (day, meta) in &days {
-            let Some(report) = self.report(store, *day, meta).await? else { continue };
-            let settlement_version = settlement::newest(store, *day).await?;
-            cards.push(card(*day, &report, mine.as_ref(), settlement_version));
+        // Held while the folder is read: the others wait for it instead of reading it as well.
+        let mut known = self.known.lock().await;
+        let is_fresh = |at: Timestamp| (0..CARDS_REFRESH).contains(&now.since(at));
+        if !known.looked_at.is_some_and(is_fresh) {
+            known.days = look(store, &known.days).await?;
+            known.looked_at = Some(now);
         }
-        let kept: BTreeSet<Day> = days.iter().map(|(day, _)| *day).collect();
-        self.reports.lock().unwrap_or_else(PoisonError::into_inner).retain(|day, _| kept.contains(day));
-        Ok(cards)
+        let card = |k: &KnownDay| Some(card(k.day, k.report.as_ref()?, mine.as_ref(), k.settlement_version));
+        Ok(known.days.iter().filter_map(card).collect())
     }
+}
 
-    async fn report(
-        &self,
-        store: &dyn ObjectStore,
-        day: Day,
-        meta: &ObjectMeta,
-    ) -> Result<Option<Arc<ReportForm>>, ReportError> {
-        let tag = objects::tag(meta);
-        let known = self.reports.lock().unwrap_or_else(PoisonError::into_inner).get(&day).cloned();
-        if let Some((_, report)) = known.filter(|(known, _)| *known == tag) {
-            return Ok(Some(report));
-        }
-        if meta.size > MAX_CARD_BYTES {
-            tracing::warn!(%day, bytes = meta.size, "the drift report is too large for the dashboard");
-            return Ok(None);
-        }
-        let Some(bytes) = objects::read(store, &meta.location).await? else { return Ok(None) };
-        match serde_json::from_slice::<ReportForm>(&bytes) {
-            Ok(report) => {
-                let report = Arc::new(report);
-                let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
-                reports.insert(day, (tag, Arc::clone(&report)));
-                Ok(Some(report))
-            }
-            Err(error) => {
-                tracing::warn!(%day, %error, "the drift report has another form than the dashboard knows");
-                Ok(None)
-            }
-        }
+/// The newest days there are; what did not change since `before` is not read again.
+async fn look(store: &dyn ObjectStore, before: &[KnownDay]) -> Result<Vec<KnownDay>, object_store::Error> {
+    let (files, _) = objects::list(store, &ObjectPath::from(FOLDER)).await?;
+    let mut days: Vec<(Day, ObjectMeta)> = files.into_iter().filter_map(|m| Some((day_of(&m)?, m))).collect();
+    days.sort_unstable_by_key(|(day, _)| std::cmp::Reverse(*day));
+    days.truncate(CARDS);
+    let mut found = Vec::new();
+    for (day, meta) in days {
+        let tag = objects::tag(&meta);
+        let settlement_version = settlement::newest(store, day).await?;
+        let report = match before.iter().find(|k| k.day == day && k.tag == tag) {
+            Some(known) => known.report.clone(),
+            None => boil_down(store, day, &meta).await?,
+        };
+        found.push(KnownDay { day, tag, report, settlement_version });
     }
+    Ok(found)
+}
+
+async fn boil_down(
+    store: &dyn ObjectStore,
+    day: Day,
+    meta: &ObjectMeta,
+) -> Result<Option<Arc<ReportForm>>, object_store::Error> {
+    if meta.size > MAX_CARD_BYTES {
+        tracing::warn!(%day, bytes = meta.size, "the drift report is too large for the dashboard");
+        return Ok(None);
+    }
+    let Some(bytes) = objects::read(store, &meta.location).await? else { return Ok(None) };
+    let report = serde_json::from_slice(&bytes).map(Arc::new);
+    if let Err(error) = &report {
+        tracing::warn!(%day, %error, "the drift report has another form than the dashboard knows");
+    }
+    Ok(report.ok())
 }
 
 fn day_of(meta: &ObjectMeta) -> Option<Day> {

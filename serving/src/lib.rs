@@ -46,6 +46,7 @@ mod top;
 pub use api_keys::{ApiKey, ApiKeyFile, ApiKeys, KEY_RANDOM_BYTES, KeyStatus, NewKey, Scope, Tenant};
 pub use context::{Deps, MetricsText};
 pub use error::{Error, KeysError};
+pub use objects::rooted;
 pub use server::Serving;
 pub use settings::Settings;
 pub use store::EmbeddedStore;

@@ -1,8 +1,18 @@
 //! Reading files beside the store: drift reports and settlements. Never writes.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use object_store::path::Path;
+use object_store::prefix::PrefixStore;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
+
+/// A store seen from one of its folders: what [`crate::Deps::objects`] wants, where the store's own paths start
+/// elsewhere (at the file system's or the bucket's root).
+#[must_use]
+pub fn rooted(store: Arc<dyn ObjectStore>, folder: Path) -> Arc<dyn ObjectStore> {
+    Arc::new(PrefixStore::new(store, folder))
+}
 
 /// The object's bytes; `None` when there is none.
 pub(crate) async fn read(objects: &dyn ObjectStore, path: &Path) -> Result<Option<Bytes>, object_store::Error> {
@@ -31,4 +41,24 @@ pub(crate) async fn list(
 pub(crate) fn tag(meta: &ObjectMeta) -> String {
     let modified = meta.last_modified.to_rfc3339();
     format!("{}|{modified}|{}", meta.e_tag.as_deref().unwrap_or_default(), meta.size)
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::memory::InMemory;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_rooted_store_reads_and_lists_from_its_folder() {
+        let whole: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let place = Path::from("srv/data/settlement/day=2026-01-04/v=1/manifest.json");
+        whole.put(&place, Bytes::from_static(b"x").into()).await.unwrap();
+        let rooted = rooted(Arc::clone(&whole), Path::from("srv/data"));
+        let manifest = Path::from("settlement/day=2026-01-04/v=1/manifest.json");
+        assert!(read(&*rooted, &manifest).await.unwrap().is_some());
+        assert_eq!(read(&*whole, &manifest).await.unwrap(), None);
+        let (_, folders) = list(&*rooted, &Path::from("settlement/day=2026-01-04")).await.unwrap();
+        assert_eq!(folders, ["v=1"]);
+    }
 }

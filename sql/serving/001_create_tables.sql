@@ -23,12 +23,13 @@ CREATE TABLE ad_minute (
     PRIMARY KEY (hour, ad_id, minute, campaign_id, currency, writer)
 ) STRICT, WITHOUT ROWID;
 
--- Small on purpose: live bars and top lists read all campaigns of an hour.
+-- Small on purpose: live bars and top lists read all campaigns of an hour. The currency stands before the minute so
+-- that a campaign's sum over an hour is read in key order, without sorting.
 CREATE TABLE campaign_minute (
     hour        INTEGER NOT NULL,
     campaign_id TEXT    NOT NULL,
-    minute      INTEGER NOT NULL,
     currency    TEXT    NOT NULL,
+    minute      INTEGER NOT NULL,
     writer      INTEGER NOT NULL,
     version     INTEGER NOT NULL,
     impressions INTEGER NOT NULL,
@@ -36,7 +37,7 @@ CREATE TABLE campaign_minute (
     conversions INTEGER NOT NULL,
     cost_hi     INTEGER NOT NULL,
     cost_lo     INTEGER NOT NULL,
-    PRIMARY KEY (hour, campaign_id, minute, currency, writer)
+    PRIMARY KEY (hour, campaign_id, currency, minute, writer)
 ) STRICT, WITHOUT ROWID;
 
 -- With row ids, unlike the others: a sketch has up to 4 KB, which a clustered key would drag along.

@@ -195,8 +195,8 @@ pub(super) fn key_values(key: &RollupKey) -> Vec<ToSqlOutput<'_>> {
         }
         RollupKey::CampaignMinute { minute, campaign_id, currency } => {
             values.push(text(campaign_id.as_str()));
-            values.push(ToSqlOutput::from(minute_of_hour(*minute)));
             values.push(text(currency.as_str()));
+            values.push(ToSqlOutput::from(minute_of_hour(*minute)));
         }
         RollupKey::CampaignHour { campaign_id, country, device_type, currency, .. } => {
             values.push(text(campaign_id.as_str()));

@@ -4,8 +4,9 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use rusqlite::{Row, Transaction};
+use rusqlite::{Row, Rows, Transaction};
 use shared::id::{AdId, CampaignId};
+use shared::money::Currency;
 use shared::rollup::{Counts, Finality, RollupKey, RollupRow, RowVersion, TimeRange};
 use shared::serving_store::{CampaignHourPoint, HourRows, SeriesPoint, TopBy, TopCampaign, WriterStatus};
 use shared::sketch::Sketch;
@@ -20,7 +21,9 @@ const HOUR_CAMPAIGN_HOURS: &str = include_str!("../../../sql/serving/42_read_hou
 const AD_SERIES: &str = include_str!("../../../sql/serving/50_read_ad_minute_series.sql");
 const CAMPAIGN_SERIES: &str = include_str!("../../../sql/serving/51_read_campaign_minute_series.sql");
 const CAMPAIGN_HOURS: &str = include_str!("../../../sql/serving/52_read_campaign_hours.sql");
-const SUM_CAMPAIGNS: &str = include_str!("../../../sql/serving/53_sum_campaigns.sql");
+const MINUTE_HOURS: &str = include_str!("../../../sql/serving/53_list_campaign_minute_hours.sql");
+const SUM_ALL: &str = include_str!("../../../sql/serving/54_sum_campaigns_of_hour.sql");
+const SUM_ONE: &str = include_str!("../../../sql/serving/55_sum_campaign_of_hour.sql");
 const OWNED_HOURS: &str = "SELECT hour, version FROM owned_hour WHERE hour >= ?1 AND hour < ?2";
 const SETTLED_DAYS: &str = "SELECT day FROM settled_day WHERE day >= ?1 AND day <= ?2";
 
@@ -83,7 +86,7 @@ pub(super) fn hour(tx: &Transaction<'_>, hour: Timestamp) -> Result<HourRows, Fa
 type Merged = BTreeMap<RollupKey, (Counts, Option<Sketch>)>;
 
 /// Sums campaign hours of several writers.
-fn merge_hours(mut rows: rusqlite::Rows<'_>) -> Result<Merged, Failure> {
+fn merge_hours(mut rows: Rows<'_>) -> Result<Merged, Failure> {
     let mut merged = Merged::new();
     while let Some(row) = rows.next()? {
         let key = RollupKey::CampaignHour {
@@ -172,6 +175,11 @@ pub(super) fn campaign_hours(
     Ok(merged.into_iter().filter_map(point).collect())
 }
 
+/// Up to so many campaigns are looked up one by one; more are picked out of all.
+const MAX_SEEKS: usize = 64;
+
+type Sums = BTreeMap<(CampaignId, Currency), Counts>;
+
 /// The busiest campaigns.
 pub(super) fn top(
     tx: &Transaction<'_>,
@@ -180,18 +188,38 @@ pub(super) fn top(
     n: usize,
     among: Option<&BTreeSet<CampaignId>>,
 ) -> Result<Vec<TopCampaign>, Failure> {
-    let mut statement = tx.prepare_cached(SUM_CAMPAIGNS)?;
-    let mut rows = statement.query(minutes_and_hours(range))?;
-    let mut lines = Vec::new();
-    while let Some(row) = rows.next()? {
-        let id = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
-        let counts = encode::counts_from_sql(row, 2)?;
-        if measure(&counts, by) > 0 && among.is_none_or(|a| a.contains(id)) {
-            let campaign_id = encode::word(row, 0, |t| CampaignId::new(t).ok())?;
-            lines.push(TopCampaign { campaign_id, currency: encode::currency(row, 1)?, counts });
+    let (first_hour, end_hour, first_minute, end_minute) = minutes_and_hours(range);
+    let mut statement = tx.prepare_cached(MINUTE_HOURS)?;
+    let hours = statement.query_map((first_hour, end_hour), |r| r.get::<_, i64>(0))?;
+    let mut sums = Sums::new();
+    for hour in hours {
+        let hour = hour?;
+        let (from, to) = ((first_minute - hour * 60).max(0), (end_minute - hour * 60).min(60));
+        match among {
+            Some(ids) if ids.len() <= MAX_SEEKS => {
+                let mut one = tx.prepare_cached(SUM_ONE)?;
+                for id in ids {
+                    add_up(&mut sums, one.query((hour, from, to, id.as_str()))?, None)?;
+                }
+            }
+            _ => add_up(&mut sums, tx.prepare_cached(SUM_ALL)?.query((hour, from, to))?, among)?,
         }
     }
+    let line = |((campaign_id, currency), counts)| TopCampaign { campaign_id, currency, counts };
+    let lines = sums.into_iter().map(line).filter(|l| measure(&l.counts, by) > 0).collect();
     Ok(rank(lines, by, n))
+}
+
+fn add_up(sums: &mut Sums, mut rows: Rows<'_>, among: Option<&BTreeSet<CampaignId>>) -> Result<(), Failure> {
+    while let Some(row) = rows.next()? {
+        let id = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
+        if among.is_none_or(|a| a.contains(id)) {
+            let key = (encode::word(row, 0, |t| CampaignId::new(t).ok())?, encode::currency(row, 1)?);
+            let sum = sums.entry(key).or_default();
+            *sum = add(sum, &encode::counts_from_sql(row, 2)?)?;
+        }
+    }
+    Ok(())
 }
 
 /// Orders lines that come by campaign and currency; the sorts are stable.
@@ -225,4 +253,56 @@ pub(super) fn writers(tx: &Transaction<'_>) -> Result<BTreeMap<u32, WriterStatus
         writers.insert(row.get(0)?, status);
     }
     Ok(writers)
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::super::embedded::MIGRATIONS;
+    use super::*;
+
+    /// The steps SQLite takes for `sql`, as it describes them.
+    fn plan(connection: &Connection, sql: &str) -> Vec<String> {
+        let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let unbound = statement.parameter_count();
+        let parameters = rusqlite::params_from_iter((0..unbound).map(|_| 0));
+        let steps = statement.query_map(parameters, |r| r.get::<_, String>(3)).unwrap();
+        steps.collect::<Result<_, _>>().unwrap()
+    }
+
+    #[test]
+    fn every_question_seeks_by_hour_and_id_and_scans_no_table() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(super::super::embedded::MIGRATIONS[0]).unwrap();
+        let questions = [
+            HOUR_AD_MINUTES,
+            HOUR_CAMPAIGN_MINUTES,
+            HOUR_CAMPAIGN_HOURS,
+            AD_SERIES,
+            CAMPAIGN_SERIES,
+            CAMPAIGN_HOURS,
+            MINUTE_HOURS,
+            SUM_ALL,
+            SUM_ONE,
+            OWNED_HOURS,
+            SETTLED_DAYS,
+        ];
+        for sql in questions {
+            let steps = plan(&connection, sql);
+            let scanned =
+                |s: &&String| s.starts_with("SCAN") && !s.starts_with("SCAN hours") && *s != "SCAN CONSTANT ROW";
+            assert_eq!(steps.iter().find(scanned), None, "{sql}: {steps:#?}");
+        }
+        for (sql, seek) in [
+            (AD_SERIES, "SEARCH r USING PRIMARY KEY (hour=? AND ad_id=?)"),
+            (CAMPAIGN_SERIES, "SEARCH r USING PRIMARY KEY (hour=? AND campaign_id=?)"),
+            (CAMPAIGN_HOURS, "(hour=? AND campaign_id=?)"),
+        ] {
+            let steps = plan(&connection, sql);
+            assert!(steps.iter().any(|s| s.contains(seek)), "{sql}: {steps:#?}");
+        }
+        let steps = plan(&connection, SUM_ALL);
+        assert!(!steps.iter().any(|s| s.contains("TEMP B-TREE")), "sums are read in key order: {steps:#?}");
+    }
 }

@@ -72,6 +72,10 @@ async fn the_first_event_is_the_whole_picture_and_the_next_one_comes_when_it_cha
     api.clock.advance(SECOND);
     let changed = events.next_named("live").await.unwrap();
     assert_eq!(changed["campaigns"][1]["minutes"][0]["clicks"], 6);
+    api.put("settlement/day=2026-01-04/v=3/manifest.json", "{\"files\":[]}").await;
+    api.clock.advance(10 * SECOND);
+    let changed = events.next_named("live").await.unwrap();
+    assert_eq!(changed["days"][0]["settlementVersion"], 3, "a restatement shows by itself");
 }
 
 #[tokio::test]

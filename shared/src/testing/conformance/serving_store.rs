@@ -322,6 +322,8 @@ async fn tops_are_ordered_and_filtered(store: &dyn ServingStore) {
     assert_eq!(top(TopBy::Clicks, 9, Some(&mine)).await, ["few USD", "few EUR"]);
     assert_eq!(top(TopBy::Clicks, 9, Some(&[])).await, Vec::<String>::new(), "among nobody there is nobody");
     assert_eq!(top(TopBy::Impressions, 9, None).await, Vec::<String>::new());
+    let many: Vec<CampaignId> = (0..500).map(|n| campaign(&format!("c{n}"))).chain([campaign("few")]).collect();
+    assert_eq!(top(TopBy::Clicks, 9, Some(&many)).await, ["few USD", "few EUR"], "few or many to choose from");
 }
 
 async fn money_is_exact_far_beyond_an_i64(store: &dyn ServingStore) {
