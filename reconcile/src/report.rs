@@ -1,5 +1,5 @@
 //! The drift report of a day: what was shown, what is exact, how far apart, why, and that nothing is left.
-//! One JSON file per day, `reports/drift/day=YYYY-MM-DD.json`. It is first written before anything is overwritten
+//! One JSON file per day, `reports/drift/day=YYYY-MM-DD.json`, and one per finished run that stays. It is first written before anything is overwritten
 //! (`measured`), so what speed showed is on record even if we die half-way, and again when every hour was read back
 //! as exact (`corrected`). A rerun of the same run keeps the measurements of hours that are exact already.
 //! Never: mixes currencies in a sum; lists more campaign hours than its limit (it says how many it left out).
@@ -28,6 +28,12 @@ pub const SCHEMA_VERSION: u32 = 1;
 #[must_use]
 pub fn path(day: Day) -> String {
     format!("reports/drift/day={day}.json")
+}
+
+/// Where the report of one finished run is kept for good.
+#[must_use]
+pub fn kept_path(day: Day, run: u64) -> String {
+    format!("reports/drift/runs/day={day}/run={run}.json")
 }
 
 /// How far a reconcile has come.
@@ -247,15 +253,19 @@ impl Report {
         Ok(report.ok())
     }
 
-    /// Writes the report.
+    /// Writes the report; a finished one is kept by its run too, because a later run replaces the day's.
     ///
     /// # Errors
     /// [`Error::Objects`].
     pub async fn save(&self, root: &LakeRoot) -> Result<(), Error> {
-        let path = root.path(&path(self.day));
-        let mut bytes = serde_json::to_vec_pretty(self).map_err(|e| Error::damaged(path.clone(), e))?;
+        let mut bytes = serde_json::to_vec_pretty(self).map_err(|e| Error::damaged(path(self.day), e))?;
         bytes.push(b'\n');
-        root.store().put(&path, bytes.into()).await.map_err(Error::objects(format!("writing {path}")))?;
+        let kept = (self.status == Status::Corrected).then(|| kept_path(self.day, self.run));
+        for name in kept.into_iter().chain([path(self.day)]) {
+            let path = root.path(&name);
+            let put = root.store().put(&path, bytes.clone().into()).await;
+            put.map_err(Error::objects(format!("writing {path}")))?;
+        }
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use lake::run_record::RunRecord;
 use proptest::prelude::*;
-use reconcile::report::{Report, Status};
+use reconcile::report::{Report, Status, kept_path, path};
 use reconcile::{Outcome, ShownBy, rebuild};
 use shared::error::ErrorKind;
 use shared::event::EventKind;
@@ -171,6 +171,32 @@ async fn a_late_click_in_a_shown_hour_is_explained_as_late() {
     world.run(DAY).await.unwrap();
     let report = Report::load(&world.data, DAY).await.unwrap().unwrap();
     assert_eq!((report.causes.late, report.causes.unexplained), (1, 0));
+}
+
+#[tokio::test]
+async fn the_report_has_the_form_that_readers_know_and_each_run_keeps_its_own() {
+    let world = World::new();
+    world.batch(DAY, 1, &clicks(2)).await;
+    world.flush(0, 1, recount(DAY, &clicks(1))).await;
+    world.run(DAY).await.unwrap();
+    world.batch(DAY, 2, &clicks(3)).await;
+    world.run(DAY).await.unwrap();
+
+    let read = |relative: String| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(world.folder.path().join(relative)).unwrap()).unwrap()
+    };
+    let first = read(kept_path(DAY, 1));
+    assert_eq!(first["status"], "corrected");
+    assert_eq!(first["before"]["EUR"]["shown"]["clicks"], 1);
+    assert_eq!(first["before"]["EUR"]["exact"]["costNanos"], "3001");
+    assert_eq!(first["before"]["EUR"]["distance"]["clicks"]["absolute"], "1");
+    assert_eq!(first["after"]["EUR"]["distance"]["clicks"]["ppm"], 0);
+    assert_eq!(first["hours"][0]["hour"], DAY.start().to_string());
+    assert_eq!(first["hours"][0]["campaigns"][0]["campaignId"], "campaign-1");
+    assert_eq!(first["hours"][0]["campaigns"][0]["shown"]["clicks"], 0);
+    let latest = read(path(DAY));
+    assert_eq!((&latest["run"], &latest["causes"]["restated"]), (&2.into(), &1.into()));
+    assert_eq!(latest, read(kept_path(DAY, 2)));
 }
 
 /// Makes one sum of a record wrong.
