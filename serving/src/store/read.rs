@@ -274,7 +274,7 @@ mod tests {
     #[test]
     fn every_question_seeks_by_hour_and_id_and_scans_no_table() {
         let connection = Connection::open_in_memory().unwrap();
-        connection.execute_batch(super::super::embedded::MIGRATIONS[0]).unwrap();
+        MIGRATIONS.iter().for_each(|m| connection.execute_batch(m).unwrap());
         let questions = [
             HOUR_AD_MINUTES,
             HOUR_CAMPAIGN_MINUTES,
