@@ -8,22 +8,22 @@ use shared::verdict::{ArchiveOrder, Counting};
 /// A click that takes part in its impression's chain ([`Counting::chains`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Click<T> {
-    /// The impression.
-    pub impression_id: CompactString,
+    /// What it is chained by ([`Counting::chain_key`]): mostly its impression.
+    pub key: CompactString,
     /// When and where the click was accepted.
     pub order: ArchiveOrder,
     /// Which event this is, for the caller.
     pub tag: T,
 }
 
-/// Sorts `clicks` by impression and archive order and tells of each, in that order, whether it repeats.
-/// Of every impression all clicks within the window before the ones in question must be among them.
+/// Sorts `clicks` by key and archive order and tells of each, in that order, whether it repeats.
+/// Of every key all clicks within the window before the ones in question must be among them.
 pub fn judge_chains<T>(clicks: &mut [Click<T>], counting: &Counting) -> Vec<bool> {
-    clicks.sort_unstable_by(|a, b| (&a.impression_id, &a.order).cmp(&(&b.impression_id, &b.order)));
+    clicks.sort_unstable_by(|a, b| (&a.key, &a.order).cmp(&(&b.key, &b.order)));
     let mut before: Option<&Click<T>> = None;
     let mut repeats = Vec::with_capacity(clicks.len());
     for click in clicks.iter() {
-        let previous = before.filter(|b| b.impression_id == click.impression_id);
+        let previous = before.filter(|b| b.key == click.key);
         let is_near = |b: &Click<T>| counting.is_repeat_click(b.order.ingest_time, click.order.ingest_time);
         repeats.push(previous.is_some_and(is_near));
         before = Some(click);
@@ -34,8 +34,8 @@ pub fn judge_chains<T>(clicks: &mut [Click<T>], counting: &Counting) -> Vec<bool
 /// Where a click on some impression was seen: enough to find, in one sort, the clicks that can matter to a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Sighting {
-    /// Hash of the impression id: equal ids have equal hashes, the reverse is checked later.
-    pub impression_hash: u64,
+    /// Hash of the chain key: equal keys have equal hashes, the reverse is checked later.
+    pub key_hash: u64,
     /// Ingest time, UTC microseconds.
     pub ingest: i64,
     /// The file it stands in.
@@ -49,9 +49,7 @@ pub struct Sighting {
 /// Sorts `sightings`. A superset is harmless, a miss is not.
 pub fn linked(sightings: &mut [Sighting], window: i64, is_ours: impl Fn(&Sighting) -> bool) -> Vec<Sighting> {
     sightings.sort_unstable();
-    let near = |a: &Sighting, b: &Sighting| {
-        a.impression_hash == b.impression_hash && b.ingest.saturating_sub(a.ingest) <= window
-    };
+    let near = |a: &Sighting, b: &Sighting| a.key_hash == b.key_hash && b.ingest.saturating_sub(a.ingest) <= window;
     sightings
         .chunk_by(near)
         .filter(|run| run.len() > 1 && run.iter().any(&is_ours))
@@ -74,7 +72,7 @@ mod tests {
     fn clicks() -> impl Strategy<Value = Vec<Click<usize>>> {
         proptest::collection::vec((0..3_u8, 0..40_i64, 0..2_u32), 0..40).prop_map(|rows| {
             let made = |(tag, (impression, second, partition)): (usize, (u8, i64, u32))| Click {
-                impression_id: CompactString::new(format!("i{impression}")),
+                key: CompactString::new(format!("i{impression}")),
                 order: ArchiveOrder {
                     ingest_time: Timestamp(second * 1_000_000),
                     region: RefId::new("r").unwrap(),
@@ -90,7 +88,7 @@ mod tests {
     /// The rule as the contract says it, by looking at every pair.
     fn naive(clicks: &[Click<usize>], tag: usize) -> bool {
         let click = clicks.iter().find(|c| c.tag == tag).unwrap();
-        let earlier = clicks.iter().filter(|c| c.impression_id == click.impression_id && c.order < click.order);
+        let earlier = clicks.iter().filter(|c| c.key == click.key && c.order < click.order);
         earlier
             .max_by_key(|c| c.order.clone())
             .is_some_and(|b| click.order.ingest_time.0 - b.order.ingest_time.0 < 10_000_000)
@@ -110,7 +108,7 @@ mod tests {
         fn only_linked_clicks_can_change_the_verdict_of_ours(clicks in clicks(), ours in 0..2_u32) {
             // Whatever linked() leaves out, the verdicts of our clicks stay the same.
             let sighting = |c: &Click<usize>| Sighting {
-                impression_hash: u64::from(c.impression_id.as_bytes()[1]),
+                key_hash: u64::from(c.key.as_bytes()[1]),
                 ingest: c.order.ingest_time.0,
                 file: c.order.partition,
                 row: u32::try_from(c.tag).unwrap(),

@@ -3,6 +3,7 @@
 //! archive like any other ([`crate::standing`]), and only then are the chains judged ([`crate::chain`]).
 //! Never: takes part in a chain what is a duplicate, a conflict or invalid.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -30,7 +31,7 @@ pub(crate) type Place = (u32, u32);
 
 /// A click that may decide a verdict of the day, if its id is its own.
 pub(crate) struct Linked {
-    impression_id: CompactString,
+    key: CompactString,
     order: ArchiveOrder,
     id_hash: i64,
     place: Place,
@@ -63,7 +64,7 @@ pub(crate) async fn find(
     let ours = u32::try_from(files.ours).unwrap_or(u32::MAX);
     let mut found: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     for pass in 0..passes {
-        let mut seen = sightings(files, &looked_at, workers, (pass, passes)).await?;
+        let mut seen = sightings(files, &looked_at, workers, (pass, passes), counting).await?;
         for sighting in linked(&mut seen, window, |s| s.file < ours) {
             found.entry(sighting.file).or_default().push(sighting.row);
         }
@@ -71,27 +72,65 @@ pub(crate) async fn find(
     read_linked(files, found, counting, workers).await
 }
 
-/// Every click on an impression whose hash falls to this pass.
+/// What a click's chain is told by, but for the impression only read where the policy asks for it.
+const KEY_COLUMNS: [&str; 4] = ["impression_id", "user_pseudo_id", "creative_id", "event_time"];
+
+/// The columns that [`ChainKeys`] reads under these rules.
+fn key_columns(counting: &Counting) -> &'static [&'static str] {
+    if counting.identical_clicks { &KEY_COLUMNS } else { &KEY_COLUMNS[..1] }
+}
+
+/// The chain keys of a batch of clicks ([`Counting::chain_key`]).
+struct ChainKeys<'a> {
+    impression: &'a StringArray,
+    policy: Option<(&'a StringArray, &'a StringArray, &'a TimestampMicrosecondArray)>,
+}
+
+impl<'a> ChainKeys<'a> {
+    fn of(batch: &'a RecordBatch, counting: &Counting) -> Result<Self, Error> {
+        let [impression, user, creative, event_time] = KEY_COLUMNS;
+        let policy = if counting.identical_clicks {
+            Some((column(batch, user)?, column(batch, creative)?, column(batch, event_time)?))
+        } else {
+            None
+        };
+        Ok(Self { impression: column(batch, impression)?, policy })
+    }
+
+    fn get(&self, row: usize, counting: &Counting) -> Option<Cow<'a, str>> {
+        let text = |array: &'a StringArray| (!array.is_null(row)).then(|| array.value(row));
+        let (user, creative, at) = match self.policy {
+            Some((user, creative, at)) => (text(user), text(creative), Timestamp(at.value(row))),
+            None => (None, None, Timestamp::MIN),
+        };
+        counting.chain_key(text(self.impression), user, creative, at)
+    }
+}
+
+/// Every click of a chain whose hash falls to this pass.
 async fn sightings(
     files: &Files,
     looked_at: &[usize],
     workers: usize,
     (pass, passes): (u64, u64),
+    counting: &Arc<Counting>,
 ) -> Result<Vec<Sighting>, Error> {
     let sources = sources(files, looked_at.iter().copied());
+    let counting = counting.clone();
     let parts = tasks::each(workers, sources, move |(file, source)| {
         let rows = click_rows(&source)?;
         let mut seen = Vec::new();
         let mut places = rows.iter();
-        for batch in source.read(&["impression_id", "ingest_time"], Rows::These(&rows))? {
+        let columns = [key_columns(&counting), &["ingest_time"]].concat();
+        for batch in source.read(&columns, Rows::These(&rows))? {
             let batch = batch?;
-            let impressions: &StringArray = column(&batch, "impression_id")?;
+            let keys = ChainKeys::of(&batch, &counting)?;
             let ingest: &TimestampMicrosecondArray = column(&batch, "ingest_time")?;
-            for ((impression, ingest), row) in impressions.iter().zip(ingest.values()).zip(places.by_ref()) {
-                let Some(impression) = impression else { continue };
-                let impression_hash = xxh3_64(impression.as_bytes());
-                if impression_hash % passes == pass {
-                    seen.push(Sighting { impression_hash, ingest: *ingest, file, row: *row });
+            for ((at, ingest), row) in ingest.values().iter().enumerate().zip(places.by_ref()) {
+                let Some(key) = keys.get(at, &counting) else { continue };
+                let key_hash = xxh3_64(key.as_bytes());
+                if key_hash % passes == pass {
+                    seen.push(Sighting { key_hash, ingest: *ingest, file, row: *row });
                 }
             }
         }
@@ -135,15 +174,17 @@ async fn read_linked(
         })
         .collect();
     let parts = tasks::each(workers, items, move |(file, source, rows)| {
-        let mut columns = vec!["id_hash", "impression_id"];
+        let mut columns = vec!["id_hash"];
+        columns.extend(key_columns(&counting));
         columns.extend(invalid::COLUMNS.iter().chain(&claims::COLUMNS));
         let (mut clicks, mut places) = (Vec::new(), rows.iter());
         for batch in source.with_dictionary("user_agent")?.read(&columns, Rows::These(&rows))? {
             let batch = batch?;
             let judged = invalid::judge(&batch, &counting)?;
+            let keys = ChainKeys::of(&batch, &counting)?;
             for ((row, invalid), place) in judged.into_iter().enumerate().zip(places.by_ref()) {
-                if invalid.is_none() {
-                    clicks.push(click(&batch, row, (file, *place))?);
+                if let (None, Some(key)) = (invalid, keys.get(row, &counting)) {
+                    clicks.push(click(&batch, row, key, (file, *place))?);
                 }
             }
         }
@@ -153,9 +194,9 @@ async fn read_linked(
     Ok(parts.into_iter().flatten().collect())
 }
 
-fn click(batch: &RecordBatch, row: usize, place: Place) -> Result<Linked, Error> {
+fn click(batch: &RecordBatch, row: usize, key: Cow<'_, str>, place: Place) -> Result<Linked, Error> {
     Ok(Linked {
-        impression_id: CompactString::new(column::<StringArray>(batch, "impression_id")?.value(row)),
+        key: CompactString::from(key),
         order: ClaimColumns::of(batch)?.order(row)?,
         id_hash: column::<Int64Array>(batch, "id_hash")?.value(row),
         place,
@@ -189,7 +230,7 @@ pub(crate) async fn repeats(
     let mut chain: Vec<Click<Place>> = clicks
         .into_iter()
         .filter(|c| firsts.contains(&c.place))
-        .map(|c| Click { impression_id: c.impression_id, order: c.order, tag: c.place })
+        .map(|c| Click { key: c.key, order: c.order, tag: c.place })
         .collect();
     let judged = judge_chains(&mut chain, counting);
     let mut repeats = vec![Vec::new(); files.ours];

@@ -28,7 +28,7 @@ use crate::stage::Stage;
 use crate::tasks;
 
 /// Bytes that a row of a bucket takes while it is judged, about.
-const BYTES_PER_BUCKET_ROW: u64 = 400;
+const BYTES_PER_BUCKET_ROW: u64 = 700;
 /// Rows of a billing file encoded at once.
 const BILLING_CHUNK: usize = 64 * 1024;
 
@@ -118,12 +118,12 @@ async fn judge_all(
     let workers = workshop.workers.min(fit).max(1);
     let (facts, spill) = (workshop.memory / 4 / workers as u64, workshop.spill.clone());
     let (stage, run, report) = (workshop.stage.clone(), workshop.run, workshop.report.clone());
-    let (inputs, done) = (Arc::new(inputs), AtomicU64::new(0));
+    let (inputs, done, prices) = (Arc::new(inputs), AtomicU64::new(0), rules.prices.clone());
     report.step(Step::Judge, 0, u64::from(buckets));
     let parts = tasks::fold(
         workers,
         (0..buckets).collect(),
-        move || (Shard::new(facts, spill.clone()), Vec::new()),
+        move || (Shard::new(facts, spill.clone(), prices.clone()), Vec::new()),
         move |(shard, files): &mut (Shard, Vec<(u32, NewFile)>), number: u32| {
             let bucket = bucket::read(&inputs, number)?;
             if !bucket.keys.is_empty() {

@@ -6,34 +6,17 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use compact_str::CompactString;
-use shared::money::Currency;
-use shared::price::Price;
+use shared::price::PriceBook;
 
 use crate::error::Error;
+use crate::prices::{Prices, number};
 
 /// Hours in a day.
 pub(crate) const HOURS: usize = 24;
 const ENCODED: usize = 32;
-
-/// The price part of an event's key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct PriceKey {
-    /// The currency it is counted in.
-    pub(crate) currency: Currency,
-    /// How it pays, by its word, so that keys sort as the table does.
-    pub(crate) model: &'static str,
-    /// The price book version.
-    pub(crate) version: u32,
-}
-
-impl PriceKey {
-    /// The key of an event under `price`.
-    pub(crate) fn of(price: &Price, reported: Option<Currency>) -> Self {
-        Self { currency: price.currency_of(reported), model: price.model.as_str(), version: price.version }
-    }
-}
 
 /// One judged event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,7 +139,7 @@ impl HourFacts {
     }
 }
 
-/// An ad of a campaign, with the campaign's prices.
+/// An ad of a campaign.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Ad {
     /// The ad.
@@ -170,12 +153,12 @@ pub(crate) struct Ad {
 pub(crate) struct Shard {
     /// The ads it met.
     pub(crate) ads: Vec<Ad>,
-    /// The price keys it met.
-    pub(crate) prices: Vec<PriceKey>,
+    /// The prices it met.
+    pub(crate) prices: Prices,
     /// Its facts by hour.
     pub(crate) hours: Vec<HourFacts>,
-    ad_index: HashMap<CompactString, u32>,
-    price_index: HashMap<PriceKey, u32>,
+    /// By ad and campaign: the ad's number and the campaign's number in `prices`.
+    numbers: HashMap<CompactString, (u32, u32)>,
     name: String,
     held: usize,
     limit: usize,
@@ -184,13 +167,12 @@ pub(crate) struct Shard {
 
 impl Shard {
     /// An empty shard that keeps at most `memory` bytes of facts and spills the rest to `folder`.
-    pub(crate) fn new(memory: u64, folder: PathBuf) -> Self {
+    pub(crate) fn new(memory: u64, folder: PathBuf, book: Arc<PriceBook>) -> Self {
         Self {
             ads: Vec::new(),
-            prices: Vec::new(),
+            prices: Prices::new(book),
             hours: std::iter::repeat_with(HourFacts::default).take(HOURS).collect(),
-            ad_index: HashMap::new(),
-            price_index: HashMap::new(),
+            numbers: HashMap::new(),
             name: String::new(),
             held: 0,
             limit: usize::try_from(memory).unwrap_or(usize::MAX) / size_of::<Fact>(),
@@ -198,36 +180,22 @@ impl Shard {
         }
     }
 
-    /// The number of an ad of a campaign.
+    /// The number of an ad of a campaign, and of the campaign in `prices`.
     ///
     /// # Errors
     /// More than 2³² of them.
-    pub(crate) fn ad(&mut self, ad_id: &str, campaign_id: &str) -> Result<u32, Error> {
+    pub(crate) fn ad(&mut self, ad_id: &str, campaign_id: &str) -> Result<(u32, u32), Error> {
         self.name.clear();
         self.name.push_str(ad_id);
         self.name.push('\0'); // no id has it
         self.name.push_str(campaign_id);
-        if let Some(index) = self.ad_index.get(self.name.as_str()) {
-            return Ok(*index);
+        if let Some(numbers) = self.numbers.get(self.name.as_str()) {
+            return Ok(*numbers);
         }
-        let index = number(self.ads.len())?;
-        self.ad_index.insert(CompactString::new(&self.name), index);
+        let numbers = (number(self.ads.len())?, self.prices.campaign(campaign_id)?);
+        self.numbers.insert(CompactString::new(&self.name), numbers);
         self.ads.push(Ad { ad_id: CompactString::new(ad_id), campaign_id: CompactString::new(campaign_id) });
-        Ok(index)
-    }
-
-    /// The number of a price key.
-    ///
-    /// # Errors
-    /// More than 2³² of them.
-    pub(crate) fn price(&mut self, key: PriceKey) -> Result<u32, Error> {
-        if let Some(index) = self.price_index.get(&key) {
-            return Ok(*index);
-        }
-        let index = number(self.prices.len())?;
-        self.price_index.insert(key, index);
-        self.prices.push(key);
-        Ok(index)
+        Ok(numbers)
     }
 
     /// Adds a fact of `hour` (0 to 23).
@@ -249,10 +217,6 @@ impl Shard {
         self.held = 0;
         Ok(())
     }
-}
-
-fn number(index: usize) -> Result<u32, Error> {
-    u32::try_from(index).map_err(|_| Error::Invalid("a day has more than four billion ads or prices".to_owned()))
 }
 
 #[cfg(test)]
@@ -284,7 +248,7 @@ mod tests {
             limit in 0_u64..20,
         ) {
             let memory = limit * size_of::<Fact>() as u64;
-            let mut shard = Shard::new(memory, std::env::temp_dir());
+            let mut shard = Shard::new(memory, std::env::temp_dir(), Arc::default());
             for (hour, fact) in &facts {
                 shard.add(*hour, *fact).unwrap();
             }
@@ -302,9 +266,10 @@ mod tests {
 
     #[test]
     fn an_ad_of_two_campaigns_is_two() {
-        let mut shard = Shard::new(0, std::env::temp_dir());
-        assert_eq!(shard.ad("a", "bc").unwrap(), 0);
-        assert_eq!(shard.ad("ab", "c").unwrap(), 1);
-        assert_eq!(shard.ad("a", "bc").unwrap(), 0);
+        let mut shard = Shard::new(0, std::env::temp_dir(), Arc::default());
+        assert_eq!(shard.ad("a", "bc").unwrap(), (0, 0));
+        assert_eq!(shard.ad("ab", "c").unwrap(), (1, 1));
+        assert_eq!(shard.ad("b", "bc").unwrap(), (2, 0));
+        assert_eq!(shard.ad("a", "bc").unwrap(), (0, 0));
     }
 }

@@ -12,9 +12,10 @@ use shared::rollup::Counts;
 use shared::time::{MINUTE, Timestamp};
 
 use crate::error::Error;
-use crate::facts::{DEVICES, PriceKey};
+use crate::facts::DEVICES;
 use crate::gold::{AdMinute, Billing, CampaignHour, OTHER_VERDICTS};
 use crate::names::Names;
+use crate::prices::PriceKey;
 
 /// The columns of the other verdicts, in the order of `Verdict::ALL`.
 pub(crate) const OTHER_COLUMNS: [&str; OTHER_VERDICTS] = [

@@ -17,7 +17,8 @@ use shared::verdict::{Counting, IdStanding, InvalidCode, Verdict};
 
 use crate::bucket::{Bucket, Key};
 use crate::error::Error;
-use crate::facts::{DEVICES, Fact, PriceKey, Shard};
+use crate::facts::{DEVICES, Fact, Shard};
+use crate::prices::PriceKey;
 use crate::source::column;
 
 /// Rows judged and written at once.
@@ -136,22 +137,22 @@ impl<'a> Columns<'a> {
             .find(|(_, k)| k.as_str() == kind)
             .ok_or_else(|| Error::Corrupt(format!("{kind:?} is not an event type")))?;
         let verdict = rules.counting.verdict(known.invalid, known.standing, known.repeats);
-        let price = rules.prices.in_force(self.campaigns.value(row), at);
         let reported = self.reported_currency(row)?;
+        let (ad, campaign) = shard.ad(self.ads.value(row), self.campaigns.value(row))?;
+        let found = shard.prices.in_force(campaign, at, reported)?;
         let micros = (!self.costs.is_null(row)).then(|| self.costs.value(row));
         let cost = if verdict == Verdict::Billable {
             let what = || format!("the cost of event {}", self.ids.value(row));
-            price.cost(kind, micros, reported).map_err(|e| Error::overflow(what())(e))?.nanos
+            found.price.cost(kind, micros, reported).map_err(|e| Error::overflow(what())(e))?.nanos
         } else {
             0
         };
-        let key = PriceKey::of(price, reported);
-        judged.push(at, clamped, verdict, key, cost);
+        judged.push(at, clamped, verdict, found.key, cost);
         let fact = Fact {
             user: (!self.users.is_null(row)).then(|| Sketch::hash(self.users.value(row))),
             cost,
-            ad: shard.ad(self.ads.value(row), self.campaigns.value(row))?,
-            price: shard.price(key)?,
+            ad,
+            price: found.number,
             minute: u8::try_from(at.0.rem_euclid(HOUR) / MINUTE).unwrap_or(0),
             kind: number,
             verdict: verdict_number(verdict),

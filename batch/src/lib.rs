@@ -32,6 +32,7 @@ mod job;
 mod judge;
 mod names;
 mod positions;
+mod prices;
 pub mod progress;
 mod publish;
 mod ready;

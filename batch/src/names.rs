@@ -5,7 +5,8 @@ use compact_str::CompactString;
 use shared::money::Currency;
 
 use crate::error::Error;
-use crate::facts::{Ad, Fact, HourFacts, PriceKey, Shard};
+use crate::facts::{Ad, Fact, HourFacts, Shard};
+use crate::prices::PriceKey;
 
 /// Campaigns must be fewer than this, so that a campaign hour's key fits in 64 bits.
 const MAX_CAMPAIGNS: usize = 1 << 30;
@@ -45,7 +46,7 @@ struct Translation {
 pub(crate) fn unite(shards: Vec<Shard>) -> Result<(Names, Vec<HourInput>), Error> {
     let ads = ordered(shards.iter().flat_map(|s| s.ads.iter().cloned()));
     let campaigns = ordered(ads.iter().map(|a| a.campaign_id.clone()));
-    let prices = ordered(shards.iter().flat_map(|s| s.prices.iter().copied()));
+    let prices = ordered(shards.iter().flat_map(|s| s.prices.keys.iter().copied()));
     let currencies = ordered(prices.iter().map(|p| p.currency));
     if campaigns.len() >= MAX_CAMPAIGNS {
         return Err(Error::Invalid(format!("a day has {} campaigns, the limit is {MAX_CAMPAIGNS}", campaigns.len())));
@@ -56,7 +57,7 @@ pub(crate) fn unite(shards: Vec<Shard>) -> Result<(Names, Vec<HourInput>), Error
     for shard in shards {
         let translation = std::sync::Arc::new(Translation {
             ads: shard.ads.iter().map(|a| rank(&ads, a)).collect(),
-            prices: shard.prices.iter().map(|p| rank(&prices, p)).collect(),
+            prices: shard.prices.keys.iter().map(|p| rank(&prices, p)).collect(),
         });
         for (input, facts) in hours.iter_mut().zip(shard.hours) {
             input.parts.push((facts, translation.clone()));

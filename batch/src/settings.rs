@@ -30,7 +30,7 @@ impl Default for Settings {
             close_delay: Span::secs(2 * 3_600),
             threads: 0,
             memory_limit: ByteSize::mib(1_024),
-            silver_file_rows: 1 << 20,
+            silver_file_rows: 1 << 19,
             spill_dir: PathBuf::new(),
         }
     }

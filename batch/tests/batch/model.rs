@@ -67,7 +67,7 @@ fn verdict(
 fn price(row: &Archived, verdict: String, prices: &PriceBook) -> Judged {
     let event = &row.event;
     let age = event.ingest_time.0 - event.event_time.0;
-    let clamped = age > 7 * DAY || age < -5 * MINUTE;
+    let clamped = !(-5 * MINUTE..=7 * DAY).contains(&age);
     assert_eq!(row.billing_time, if clamped { event.ingest_time } else { event.event_time });
     let in_force = prices
         .prices
