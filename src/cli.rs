@@ -334,8 +334,8 @@ pub enum Settlement {
         #[arg(long)]
         date: Day,
         /// The version (default: the newest).
-        #[arg(long = "settlement-version")]
-        version: Option<u32>,
+        #[arg(long)]
+        settlement_version: Option<u32>,
     },
     /// Check a settlement folder; needs nothing but the folder.
     Verify {
@@ -474,4 +474,33 @@ impl Days {
 #[must_use]
 pub fn expiry(now: Timestamp, valid: Span) -> Timestamp {
     now.plus(valid.as_micros())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn days_are_one_or_a_range() {
+        let days = |args: &[&str]| {
+            let cli =
+                Cli::try_parse_from([&["clickledger", "batch", "run"], args].concat()).map_err(|e| e.to_string())?;
+            let Command::Batch(Batch::Run(run)) = cli.command else { unreachable!() };
+            run.days.list()
+        };
+        assert_eq!(days(&["--date", "2026-01-05"]).unwrap().len(), 1);
+        assert_eq!(days(&["--from", "2026-01-30", "--to", "2026-02-02"]).unwrap().len(), 4);
+        for bad in
+            [&["--from", "2026-01-05"][..], &["--from", "2026-01-05", "--to", "2026-01-04"], &[], &["--date", "5.1."]]
+        {
+            assert!(days(bad).is_err(), "{bad:?}");
+        }
+    }
 }

@@ -158,7 +158,7 @@ impl Parts {
     /// # Errors
     /// When it cannot be opened.
     pub fn serving_store(&self) -> anyhow::Result<Arc<dyn ServingStore>> {
-        Ok(Arc::new(serving::EmbeddedStore::open(&self.folder.serving())?))
+        Ok(Arc::new(serving::EmbeddedStore::open(self.folder.serving())?))
     }
 
     /// Where price books are kept.
@@ -287,9 +287,10 @@ impl Parts {
     /// # Errors
     /// When the store, the directory or the data folder cannot be opened.
     pub fn serving(&self, shutdown: &Shutdown) -> anyhow::Result<serving::Serving> {
+        let root = self.data_root()?;
         let deps = serving::Deps {
             store: self.serving_store()?,
-            objects: self.data_root()?.store(),
+            objects: serving::rooted(root.store(), root.path("")),
             tenants: self.directory(shutdown)?,
             keys: serving::ApiKeyFile::new(self.folder.api_keys()),
             clock: self.clock(),
@@ -333,7 +334,8 @@ impl Parts {
         reconcile::Settings { late_after: self.settings.speed.allowed_lateness, ..self.settings.reconcile.clone() }
     }
 
-    /// Table versions that published settlements were made from: vacuum must keep them readable.
+    /// Table versions that vacuum must keep readable: those that published settlements were made from, and those that
+    /// hold the gold of each day's newest run.
     ///
     /// # Errors
     /// When settlements cannot be listed.
@@ -342,6 +344,10 @@ impl Parts {
         for listed in reconcile::settlements::Settlements::new(self.data_root()?).list().await? {
             let inputs = listed.manifest.inputs.into_iter();
             pins.extend(inputs.map(|i| lake::maintenance::Pin { table: i.table, version: i.version }));
+        }
+        for run in reconcile::runs::newest_of_all_days(&self.lake_root()?).await? {
+            let outputs = run.outputs.into_iter();
+            pins.extend(outputs.map(|(table, o)| lake::maintenance::Pin { table, version: o.version }));
         }
         pins.sort();
         pins.dedup();

@@ -54,7 +54,9 @@ async fn client(parts: Parts, gateway: SocketAddr, seed: u64, stop: Arc<AtomicBo
         let id = item.event_id.clone().filter(|_| honest);
         journal.sent.extend(id.clone());
         loop {
-            let sent = connection.send("POST", "/v1/events", &[("content-type", "application/json")], Bytes::from(item.body.clone())).await;
+            let sent = connection
+                .send("POST", "/v1/events", &[("content-type", "application/json")], Bytes::from(item.body.clone()))
+                .await;
             match sent {
                 Ok(answer) if answer.status == 503 || answer.status == 429 => {}
                 Ok(answer) => {
@@ -76,7 +78,13 @@ async fn client(parts: Parts, gateway: SocketAddr, seed: u64, stop: Arc<AtomicBo
 }
 
 fn traffic(seed: u64) -> simulate::Settings {
-    simulate::Settings { seed, ads: 50, campaigns: 10, start: SystemClock::default().now().day(), ..simulate::Settings::default() }
+    simulate::Settings {
+        seed,
+        ads: 50,
+        campaigns: 10,
+        start: SystemClock::default().now().day(),
+        ..simulate::Settings::default()
+    }
 }
 
 fn furnish(ledger: &Ledger) {
@@ -117,7 +125,8 @@ fn twenty_kills_under_load_lose_nothing_and_double_nothing() {
 
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let stop = Arc::new(AtomicBool::new(false));
-    let mut children: BTreeMap<&'static str, Child> = ROLES.iter().map(|role| (*role, ledger.spawn(role, &[role]))).collect();
+    let mut children: BTreeMap<&'static str, Child> =
+        ROLES.iter().map(|role| (*role, ledger.spawn(role, &[role]))).collect();
     let clients: Vec<_> =
         (0..CLIENTS).map(|n| runtime.spawn(client(parts.clone(), gateway, n % 3, stop.clone()))).collect();
     let mut dice = rand_chacha::ChaCha8Rng::seed_from_u64(20);
@@ -137,7 +146,12 @@ fn twenty_kills_under_load_lose_nothing_and_double_nothing() {
     stop_in_order(&mut children);
     let sent: BTreeSet<String> = journals.iter().flat_map(|j| j.sent.iter().cloned()).collect();
     let acknowledged: BTreeSet<String> = journals.iter().flat_map(|j| j.acknowledged.iter().cloned()).collect();
-    assert!(acknowledged.len() > 1_000, "only {} events were acknowledged\n{}", acknowledged.len(), ledger.log("gateway"));
+    assert!(
+        acknowledged.len() > 1_000,
+        "only {} events were acknowledged\n{}",
+        acknowledged.len(),
+        ledger.log("gateway")
+    );
 
     ledger.ok(&["lake", "--drain"]);
     runtime.block_on(check(&ledger, &parts, &sent, &acknowledged));
@@ -193,7 +207,9 @@ async fn archived(parts: &Parts) -> Vec<Logged> {
     let mut all = Vec::new();
     for file in table.files().unwrap() {
         for batch in table.read(&file, None).await.unwrap() {
-            all.extend(events_from_batch(&batch.unwrap()).unwrap().into_iter().map(|a| (a.event, a.partition, a.position)));
+            all.extend(
+                events_from_batch(&batch.unwrap()).unwrap().into_iter().map(|a| (a.event, a.partition, a.position)),
+            );
         }
     }
     let positions: BTreeSet<(u32, u64)> = all.iter().map(|(_, partition, position)| (*partition, *position)).collect();

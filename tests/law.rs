@@ -51,35 +51,50 @@ fn between() -> impl Strategy<Value = Between> {
 }
 
 fn event() -> impl Strategy<Value = Event> {
-    let what = (0..12_u8, prop::sample::select(vec![EventKind::Click, EventKind::Click, EventKind::Impression, EventKind::Conversion]), 0..6_u8, 0..2_u8);
-    let time = (-3 * HOUR..3 * HOUR, prop_oneof![4 => -30 * SECOND..30 * SECOND, 1 => -26 * HOUR..HOUR, 1 => -8 * DAY..DAY]);
-    let rest = (prop::option::of(0..4_u8), 0..3_u8, prop::option::of(0..5_000_i64), prop_oneof![
-        8 => Just(None),
-        1 => Just(Some(InvalidCode::BadSignature)),
-        1 => Just(Some(InvalidCode::Expired)),
-        1 => Just(Some(InvalidCode::InactiveAd)),
-    ], 0..5_u8);
-    (what, time, rest).prop_map(|((id, kind, ad, payload), (ingest, offset), (impression, user, cost, invalid, agent))| Event {
-        event_id: EventId::new(format!("event-{id}-{}", kind.as_str())).unwrap(),
-        kind,
-        event_time: MIDNIGHT.plus(ingest + offset),
-        ingest_time: MIDNIGHT.plus(ingest),
-        ad_id: AdId::new(format!("ad-{ad}")).unwrap(),
-        campaign_id: CampaignId::new(format!("campaign-{}", ad % 5)).unwrap(),
-        advertiser_id: None,
-        details: Details {
-            impression_id: impression.map(|i| ImpressionId::new(format!("imp-{i}")).unwrap()),
-            user_pseudo_id: Some(RefId::new(format!("user-{user}")).unwrap()),
-            user_agent: (agent == 0).then(|| "NiceBot/1.0".to_owned()),
-            cost_micros: cost,
-            currency: cost.filter(|c| c % 2 == 0).map(|_| Currency::parse("JPY").unwrap()),
-            ..Details::default()
+    let what = (
+        0..12_u8,
+        prop::sample::select(vec![EventKind::Click, EventKind::Click, EventKind::Impression, EventKind::Conversion]),
+        0..6_u8,
+        0..2_u8,
+    );
+    let time =
+        (-3 * HOUR..3 * HOUR, prop_oneof![4 => -30 * SECOND..30 * SECOND, 1 => -26 * HOUR..HOUR, 1 => -8 * DAY..DAY]);
+    let rest = (
+        prop::option::of(0..4_u8),
+        0..3_u8,
+        prop::option::of(0..5_000_i64),
+        prop_oneof![
+            8 => Just(None),
+            1 => Just(Some(InvalidCode::BadSignature)),
+            1 => Just(Some(InvalidCode::Expired)),
+            1 => Just(Some(InvalidCode::InactiveAd)),
+        ],
+        0..5_u8,
+    );
+    (what, time, rest).prop_map(
+        |((id, kind, ad, payload), (ingest, offset), (impression, user, cost, invalid, agent))| Event {
+            event_id: EventId::new(format!("event-{id}-{}", kind.as_str())).unwrap(),
+            kind,
+            event_time: MIDNIGHT.plus(ingest + offset),
+            ingest_time: MIDNIGHT.plus(ingest),
+            ad_id: AdId::new(format!("ad-{ad}")).unwrap(),
+            campaign_id: CampaignId::new(format!("campaign-{}", ad % 5)).unwrap(),
+            advertiser_id: None,
+            details: Details {
+                impression_id: impression.map(|i| ImpressionId::new(format!("imp-{i}")).unwrap()),
+                user_pseudo_id: Some(RefId::new(format!("user-{user}")).unwrap()),
+                creative_id: Some(RefId::new("creative").unwrap()),
+                user_agent: (agent == 0).then(|| "NiceBot/1.0".to_owned()),
+                cost_micros: cost,
+                currency: cost.filter(|c| c % 2 == 0).map(|_| Currency::parse("JPY").unwrap()),
+                ..Details::default()
+            },
+            region: RefId::new("law").unwrap(),
+            invalid,
+            fingerprint: Fingerprint([payload; 16]),
+            traceparent: None,
         },
-        region: RefId::new("law").unwrap(),
-        invalid,
-        fingerprint: Fingerprint([payload; 16]),
-        traceparent: None,
-    })
+    )
 }
 
 /// Events, repeated and shuffled.
@@ -124,7 +139,7 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(identical_clicks: bool) -> Self {
         Self {
             log: Arc::new(MemoryLog::new(PARTITIONS)),
             bad: Arc::new(MemoryLog::new(1)),
@@ -132,7 +147,7 @@ impl World {
             clock: Arc::new(ManualClock::at(MIDNIGHT.plus(2 * DAY))),
             folder: tempfile::tempdir().unwrap(),
             prices: Arc::new(prices()),
-            counting: Counting::default(),
+            counting: Counting { identical_clicks, ..Counting::default() },
         }
     }
 
@@ -233,7 +248,9 @@ impl World {
             if records.is_empty() {
                 return all;
             }
-            all.extend(records.into_iter().map(|r| (shared::wire::decode_event(&r.payload).unwrap(), r.partition, r.position)));
+            all.extend(
+                records.into_iter().map(|r| (shared::wire::decode_event(&r.payload).unwrap(), r.partition, r.position)),
+            );
         }
     }
 
@@ -263,10 +280,13 @@ impl World {
                 *verdicts.entry(verdict).or_default() += n;
             }
             let request = reconcile::Request { day: *day, force: true, reason: None };
-            let settled = reconcile::run(&reconcile_deps, &reconcile::Settings::default(), &request, &|_| {}).await.unwrap();
+            let settled =
+                reconcile::run(&reconcile_deps, &reconcile::Settings::default(), &request, &|_| {}).await.unwrap();
             match settled {
                 reconcile::Outcome::Settled(_) => assert!(changes),
-                reconcile::Outcome::AlreadySettled(summary) => assert!(!changes && summary.rows_changed == 0, "{summary:?}"),
+                reconcile::Outcome::AlreadySettled(summary) => {
+                    assert!(!changes && summary.rows_changed == 0, "{summary:?}")
+                }
                 other => panic!("{other:?}"),
             }
         }
@@ -289,8 +309,8 @@ impl World {
     }
 }
 
-async fn law(events: Vec<Event>, cuts: Vec<(prop::sample::Index, Between)>) {
-    let world = World::new();
+async fn law(events: Vec<Event>, cuts: Vec<(prop::sample::Index, Between)>, identical_clicks: bool) {
+    let world = World::new(identical_clicks);
     let mut places: Vec<(usize, Between)> = cuts.iter().map(|(i, what)| (i.index(events.len() + 1), *what)).collect();
     places.sort_by_key(|(place, _)| *place);
     let mut done = 0;
@@ -324,8 +344,9 @@ proptest! {
     fn serving_after_reconcile_equals_a_naive_recount(
         events in traffic(),
         cuts in prop::collection::vec((any::<prop::sample::Index>(), between()), 0..4),
+        identical_clicks in any::<bool>(),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(law(events, cuts));
+        runtime.block_on(law(events, cuts, identical_clicks));
     }
 }

@@ -9,23 +9,23 @@ use shared::time::{MINUTE, Timestamp};
 use shared::verdict::{Counting, InvalidCode};
 
 /// An event and where it stands in the log.
-pub type Logged = (Event, u32, u64);
+pub(crate) type Logged = (Event, u32, u64);
 
 /// (ad, minute, campaign, currency).
-pub type Cell = (String, i64, String, String);
+pub(crate) type Cell = (String, i64, String, String);
 
 /// Counts by kind (impressions, clicks, conversions) and nanos.
-pub type Sums = (u64, u64, u64, i128);
+pub(crate) type Sums = (u64, u64, u64, i128);
 
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Recount {
-    pub cells: BTreeMap<Cell, Sums>,
-    pub verdicts: BTreeMap<String, u64>,
+pub(crate) struct Recount {
+    pub(crate) cells: BTreeMap<Cell, Sums>,
+    pub(crate) verdicts: BTreeMap<String, u64>,
     /// Verdict by (partition, position).
-    pub by_position: BTreeMap<(u32, u64), String>,
+    pub(crate) by_position: BTreeMap<(u32, u64), String>,
 }
 
-pub fn recount(mut events: Vec<Logged>, rules: &Counting, prices: &PriceBook) -> Recount {
+pub(crate) fn recount(mut events: Vec<Logged>, rules: &Counting, prices: &PriceBook) -> Recount {
     events.sort_by(|a, b| {
         let key = |e: &Logged| (e.0.ingest_time, e.0.region.to_string(), e.1, e.2);
         key(a).cmp(&key(b))
@@ -44,7 +44,12 @@ pub fn recount(mut events: Vec<Logged>, rules: &Counting, prices: &PriceBook) ->
     result
 }
 
-fn judge(e: &Event, rules: &Counting, winners: &mut HashMap<String, [u8; 16]>, last_click: &mut HashMap<String, i64>) -> String {
+fn judge(
+    e: &Event,
+    rules: &Counting,
+    winners: &mut HashMap<String, [u8; 16]>,
+    last_click: &mut HashMap<String, i64>,
+) -> String {
     if let Some(code @ (InvalidCode::BadSignature | InvalidCode::Expired)) = e.invalid {
         return format!("invalid:{}", code.as_str());
     }
@@ -59,8 +64,16 @@ fn judge(e: &Event, rules: &Counting, winners: &mut HashMap<String, [u8; 16]>, l
     if rules.known_bots.iter().any(|bot| agent.contains(&bot.to_ascii_lowercase())) {
         return "invalid:known_bot".to_owned();
     }
-    if let (EventKind::Click, Some(impression)) = (e.kind, &e.details.impression_id) {
-        let before = last_click.insert(impression.to_string(), e.ingest_time.0);
+    let d = &e.details;
+    let chain = match (&d.impression_id, &d.user_pseudo_id, &d.creative_id) {
+        (Some(impression), ..) => Some(impression.to_string()),
+        (None, Some(user), Some(creative)) if rules.identical_clicks => {
+            Some(format!("{user} {creative} {}", e.event_time.0.div_euclid(1_000_000)))
+        }
+        _ => None,
+    };
+    if let (EventKind::Click, Some(chain)) = (e.kind, chain) {
+        let before = last_click.insert(chain, e.ingest_time.0);
         if before.is_some_and(|t| e.ingest_time.0 - t < rules.repeat_click_seconds * 1_000_000) {
             return "repeat_click".to_owned();
         }
@@ -68,7 +81,7 @@ fn judge(e: &Event, rules: &Counting, winners: &mut HashMap<String, [u8; 16]>, l
     "billable".to_owned()
 }
 
-pub fn billing_time(e: &Event, rules: &Counting) -> Timestamp {
+pub(crate) fn billing_time(e: &Event, rules: &Counting) -> Timestamp {
     let late = e.ingest_time.0 - e.event_time.0;
     let fits = late <= rules.max_late_seconds * 1_000_000 && -late <= rules.max_future_seconds * 1_000_000;
     if fits { e.event_time } else { e.ingest_time }

@@ -24,20 +24,32 @@ const TO: &str = "2026-01-08";
 const CUT: &str = "2026-01-07T00:00:00Z";
 
 /// A history that is imported, recounted, settled and restated.
-pub struct History {
-    pub ledger: Ledger,
+pub(crate) struct History {
+    pub(crate) ledger: Ledger,
     /// The settled days' answers, by day.
-    pub first: Value,
-    pub second: Value,
+    pub(crate) first: Value,
+    pub(crate) second: Value,
 }
 
 /// Made once for all tests of this binary.
-pub fn history() -> &'static History {
+pub(crate) fn history() -> &'static History {
     static MADE: OnceLock<History> = OnceLock::new();
     MADE.get_or_init(|| {
         let ledger = Ledger::new();
         ledger.ok(&["keys", "create", "signing"]);
-        ledger.ok(&["simulate", "--events", EVENTS, "--days", "3", "--from", FIRST, "--seed", "7", "--to", "history.ndjson"]);
+        ledger.ok(&[
+            "simulate",
+            "--events",
+            EVENTS,
+            "--days",
+            "3",
+            "--from",
+            FIRST,
+            "--seed",
+            "7",
+            "--to",
+            "history.ndjson",
+        ]);
         ledger.ok(&["prices", "import", "history.prices.csv"]);
         split(ledger.path());
         import(&ledger, "before.ndjson");
@@ -96,9 +108,16 @@ fn batch_agrees_with_duckdb_on_every_cell_line_and_verdict() {
     let keys = history.ledger.data().join("keys/signing_keys.json");
     let out = folder.join("oracle");
     let recount = [
-        "--rules".into(), "rules.json".into(), "--keys".into(), keys,
-        "--prices".into(), "history.prices.csv".into(), "--out".into(), out.clone(),
-        "before.ndjson".into(), "after.ndjson".into(),
+        "--rules".into(),
+        "rules.json".into(),
+        "--keys".into(),
+        keys,
+        "--prices".into(),
+        "history.prices.csv".into(),
+        "--out".into(),
+        out.clone(),
+        "before.ndjson".into(),
+        "after.ndjson".into(),
     ];
     run_python(folder, "recount.py", &recount);
     run_python(folder, "compare.py", &[history.ledger.data().join("lake"), out]);
@@ -131,7 +150,8 @@ fn late_events_after_close_make_a_new_version_that_supersedes_the_first() {
 fn sequence_numbers_of_settlements_have_no_gap() {
     let listed = history().ledger.ok(&["settlement", "list", "--output", "json"]);
     let listed: Value = serde_json::from_str(&listed.stdout).unwrap();
-    let sequence: BTreeMap<u64, &Value> = listed.as_array().unwrap().iter().map(|s| (s["sequence"].as_u64().unwrap(), s)).collect();
+    let sequence: BTreeMap<u64, &Value> =
+        listed.as_array().unwrap().iter().map(|s| (s["sequence"].as_u64().unwrap(), s)).collect();
     let expected: Vec<u64> = (1..=sequence.len() as u64).collect();
     assert_eq!(sequence.keys().copied().collect::<Vec<_>>(), expected);
     assert!(expected.len() >= 4);

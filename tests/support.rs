@@ -6,54 +6,58 @@ use std::process::{Child, Command, Stdio};
 use serde_json::Value;
 
 /// A data folder and the binary that works on it.
-pub struct Ledger {
+pub(crate) struct Ledger {
     folder: tempfile::TempDir,
     env: Vec<(String, String)>,
 }
 
 /// What a command answered.
 #[derive(Debug)]
-pub struct Answer {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Answer {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Answer {
     /// The one JSON line a job prints last.
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         let line = self.stdout.lines().last().unwrap_or_default();
         serde_json::from_str(line).unwrap_or_else(|e| panic!("{e} in last line {line:?}\nstderr: {}", self.stderr))
     }
 }
 
 impl Ledger {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap(), env: Vec::new() }
     }
 
     /// Sets a setting for every command: `set("SPEED__FLUSH_INTERVAL", "1s")`.
-    pub fn set(&mut self, name: &str, value: impl ToString) {
+    pub(crate) fn set(&mut self, name: &str, value: impl ToString) {
         self.env.push((format!("CLICKLEDGER__{name}"), value.to_string()));
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    pub fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 
-    pub fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_clickledger"));
-        command.args(args).current_dir(self.path()).env("CLICKLEDGER__DATA", self.data()).envs(self.env.iter().cloned());
+        command
+            .args(args)
+            .current_dir(self.path())
+            .env("CLICKLEDGER__DATA", self.data())
+            .envs(self.env.iter().cloned());
         command.env_remove("RUST_LOG").env_remove("CLICKLEDGER_CONFIG");
         command
     }
 
     /// Runs a command to its end.
-    pub fn run(&self, args: &[&str]) -> Answer {
+    pub(crate) fn run(&self, args: &[&str]) -> Answer {
         let output = self.command(args).stdin(Stdio::null()).output().unwrap();
         Answer {
             code: output.status.code().unwrap_or(-1),
@@ -63,26 +67,30 @@ impl Ledger {
     }
 
     /// Runs a command that must succeed.
-    pub fn ok(&self, args: &[&str]) -> Answer {
+    pub(crate) fn ok(&self, args: &[&str]) -> Answer {
         let answer = self.run(args);
         assert_eq!(answer.code, 0, "clickledger {}\n{}\n{}", args.join(" "), answer.stdout, answer.stderr);
         answer
     }
 
     /// Starts a role; its log goes to `NAME.log` in the folder.
-    pub fn spawn(&self, name: &str, args: &[&str]) -> Child {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.path().join(format!("{name}.log"))).unwrap();
+    pub(crate) fn spawn(&self, name: &str, args: &[&str]) -> Child {
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.path().join(format!("{name}.log")))
+            .unwrap();
         self.command(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap()
     }
 
     /// What a role logged, for a failure's message.
-    pub fn log(&self, name: &str) -> String {
+    pub(crate) fn log(&self, name: &str) -> String {
         std::fs::read_to_string(self.path().join(format!("{name}.log"))).unwrap_or_default()
     }
 }
 
 /// The Python with the oracle's packages: made by `tests/oracle/venv.sh`, which `./test` runs first.
-pub fn python() -> PathBuf {
+pub(crate) fn python() -> PathBuf {
     match std::env::var_os("CLICKLEDGER_PYTHON") {
         Some(path) => path.into(),
         None => {
@@ -91,7 +99,11 @@ pub fn python() -> PathBuf {
                 .current_dir(env!("CARGO_MANIFEST_DIR"))
                 .output()
                 .unwrap();
-            assert!(made.status.success(), "cannot make the oracle's Python: {}", String::from_utf8_lossy(&made.stderr));
+            assert!(
+                made.status.success(),
+                "cannot make the oracle's Python: {}",
+                String::from_utf8_lossy(&made.stderr)
+            );
             String::from_utf8(made.stdout).unwrap().lines().last().unwrap_or_default().into()
         }
     }

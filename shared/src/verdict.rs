@@ -2,11 +2,13 @@
 //! and by batch (on the whole archive), so that there is one kernel and not two pipelines.
 //! Never: looks at a clock; every bound is a field of [`Counting`] and goes into the run record.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, EventKind, Fingerprint};
 use crate::id::RefId;
-use crate::time::{DAY, HOUR, MINUTE, Timestamp};
+use crate::time::{DAY, HOUR, MINUTE, SECOND, Timestamp};
 
 /// Why an event is invalid traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -123,6 +125,9 @@ pub struct Counting {
     pub max_future_seconds: i64,
     /// Two clicks on one impression closer than this are one (seconds).
     pub repeat_click_seconds: i64,
+    /// Whether clicks without an impression chain too: those of one person on one creative within one second of
+    /// event time (double clicks). Off by default.
+    pub identical_clicks: bool,
     /// A user agent that contains one of these (ASCII case ignored) is `known_bot`.
     pub known_bots: Vec<String>,
 }
@@ -134,6 +139,7 @@ impl Default for Counting {
             max_late_seconds: 7 * DAY / 1_000_000,
             max_future_seconds: 5 * MINUTE / 1_000_000,
             repeat_click_seconds: 24 * HOUR / 1_000_000,
+            identical_clicks: false,
             known_bots: ["bot", "crawler", "spider", "headless", "curl/", "python-requests"]
                 .map(str::to_owned)
                 .to_vec(),
@@ -199,6 +205,25 @@ impl Counting {
     #[must_use]
     pub fn is_repeat_click(&self, previous_ingest: Timestamp, ingest: Timestamp) -> bool {
         ingest.since(previous_ingest) < self.repeat_click_seconds * 1_000_000
+    }
+
+    /// What a click is chained by: its impression; without one, by the policy `identical_clicks`, the person, the
+    /// creative and the second it happened in (`|` is in no id, so the two forms never meet). `None`: by nothing.
+    #[must_use]
+    pub fn chain_key<'a>(
+        &self,
+        impression: Option<&'a str>,
+        user: Option<&str>,
+        creative: Option<&str>,
+        event_time: Timestamp,
+    ) -> Option<Cow<'a, str>> {
+        match (impression, user, creative) {
+            (Some(impression), ..) => Some(Cow::Borrowed(impression)),
+            (None, Some(user), Some(creative)) if self.identical_clicks => {
+                Some(Cow::Owned(format!("{user}|{creative}|{}", event_time.0.div_euclid(SECOND))))
+            }
+            _ => None,
+        }
     }
 
     /// The verdict on an event, given what the archive (or the speed layer's memory) knows of events before it

@@ -227,3 +227,104 @@ fn body(bytes: &[u8]) -> Result<&[u8], Rejection> {
 fn undecodable(why: impl std::fmt::Display) -> Rejection {
     Rejection::new(RejectReason::Undecodable, why.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Admission, FIELDS};
+
+    type Fields = Vec<(String, String)>;
+
+    /// Name and tag of every field of a message, from this file and from the .proto file.
+    fn fields(message: &str) -> (Fields, Fields) {
+        let block = |text: &str, start: String| {
+            let from = text.find(&start).unwrap() + start.len();
+            text[from..from + text[from..].find("\n}").unwrap()].to_owned()
+        };
+        let tag_of = |line: &str| line.split("tag = \"").nth(1).and_then(|t| t.split('"').next()).map(str::to_owned);
+        let (mut ours, mut tag) = (Vec::new(), None);
+        for line in block(include_str!("wire.rs"), format!("pub struct {message} {{")).lines() {
+            tag = tag_of(line).or(tag);
+            if let Some(name) = line.trim().strip_prefix("pub ").and_then(|l| l.split(':').next()) {
+                ours.push((name.to_owned(), tag.take().unwrap()));
+            }
+        }
+        let theirs = block(include_str!("../proto/event.proto"), format!("message {message} {{"));
+        let field = |l: &str| {
+            l.trim()
+                .trim_end_matches(';')
+                .split_once(" = ")
+                .map(|(n, t)| (n.rsplit(' ').next().unwrap().to_owned(), t.to_owned()))
+        };
+        (ours, theirs.lines().filter_map(field).collect())
+    }
+
+    #[test]
+    fn the_proto_file_says_what_the_code_does() {
+        for message in ["EventMessage", "EventBatch", "BadRecord"] {
+            let (ours, theirs) = fields(message);
+            assert!(!ours.is_empty());
+            assert_eq!(ours, theirs, "{message}");
+        }
+        let (ours, _) = fields("EventMessage");
+        for (_, column, _) in FIELDS {
+            assert!(ours.iter().any(|(name, _)| name == column), "{column} is not in the message");
+        }
+    }
+
+    fn full() -> Submission {
+        let json = br#"{"eventId":"e1","eventType":"click","timestamp":"2026-01-05T10:00:00.123Z","adId":"a","campaignId":"c",
+            "advertiserId":"v","creativeId":"cr","publisherId":"p","impressionId":"i","userPseudoId":"u","sessionId":"s",
+            "bidRequestId":"b","country":"DE","deviceType":"mobile","ipHash":"h","userAgent":"ua","url":"https://x.example/",
+            "costMicros":7,"currency":"EUR","schemaVersion":1,"more":{"b":1,"a":[null]}}"#;
+        Submission::from_json(json).unwrap()
+    }
+
+    #[test]
+    fn every_json_field_survives_the_log() {
+        let submission = full();
+        let event = submission.admit(Admission {
+            ingest_time: Timestamp(1_767_607_200_000_001),
+            region: RefId::new("eu").unwrap(),
+            campaign_id: CampaignId::new("c").unwrap(),
+            advertiser_id: Some(crate::id::AdvertiserId::new("v").unwrap()),
+            invalid: Some(InvalidCode::Expired),
+            traceparent: Some("00-1-2-01".to_owned()),
+        });
+        assert_eq!(decode_event(&encode_event(&event)).unwrap(), event);
+        assert_eq!(event.details.extra["more"], r#"{"a":[null],"b":1}"#);
+    }
+
+    #[test]
+    fn each_client_field_is_part_of_the_payload_and_the_proof_is_not() {
+        let whole: serde_json::Value = serde_json::json!({
+            "eventId": "e1", "eventType": "click", "timestamp": 1_767_607_200_123_i64, "adId": "a", "campaignId": "c",
+            "advertiserId": "v", "creativeId": "cr", "publisherId": "p", "impressionId": "i", "userPseudoId": "u",
+            "sessionId": "s", "bidRequestId": "b", "country": "DE", "deviceType": "mobile", "ipHash": "h",
+            "userAgent": "ua", "url": "https://x.example/", "costMicros": 7, "currency": "EUR", "schemaVersion": 1, "extra1": 1,
+        });
+        let read = |v: &serde_json::Value| Submission::from_json(v.to_string().as_bytes()).unwrap().fingerprint;
+        let required = ["eventId", "eventType", "timestamp", "adId"];
+        for name in whole.as_object().unwrap().keys().filter(|k| !required.contains(&k.as_str())) {
+            let mut without = whole.clone();
+            without.as_object_mut().unwrap().remove(name);
+            assert_ne!(read(&without), read(&whole), "{name} is not part of the payload");
+            without[name] = serde_json::Value::Null;
+            assert_ne!(read(&without), read(&whole));
+        }
+        let mut proven = whole.clone();
+        for (name, value) in [
+            ("signature", "s"),
+            ("keyId", "k"),
+            ("nonce", "n"),
+            ("expiresAt", "2026-01-06T00:00:00Z"),
+            ("ingestTime", "2026-01-06T00:00:00Z"),
+        ] {
+            proven[name] = value.into();
+        }
+        assert_eq!(read(&proven), read(&whole));
+        let mut same_instant = whole.clone();
+        same_instant["timestamp"] = "2026-01-05T11:00:00.123+01:00".into();
+        assert_eq!(read(&same_instant), read(&whole));
+    }
+}

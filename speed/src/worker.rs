@@ -135,10 +135,12 @@ impl Worker {
         }
     }
 
-    /// Whether this click comes too soon after the one before it on its impression; remembers it either way.
+    /// Whether this click comes too soon after the one before it in its chain; remembers it either way.
     fn repeats(&mut self, event: &Seen<'_>) -> bool {
-        let Some(impression) = event.impression_id else { return false };
-        let id = id_of(impression);
+        let (user, creative) = (event.user_pseudo_id, event.creative_id);
+        let key = self.counting.chain_key(event.impression_id, user, creative, event.event_time);
+        let Some(key) = key else { return false };
+        let id = id_of(&key);
         let previous = self.clicks.get(&id).map(|bytes| Timestamp(i64::from_le_bytes(bytes)));
         self.clicks.put(id, event.ingest_time.0.to_le_bytes(), self.heard);
         previous.is_some_and(|previous| self.counting.is_repeat_click(previous, event.ingest_time))

@@ -5,7 +5,7 @@ use shared::time::Day;
 
 use super::roles::{self, Role};
 use crate::cli::{Lake, LakeArgs, Output};
-use crate::output::{Report, last_line};
+use crate::output::{Report, last_line, progress};
 use crate::wiring::Parts;
 
 pub(super) async fn run(parts: Parts, args: LakeArgs, output: Output) -> super::Done {
@@ -19,23 +19,34 @@ pub(super) async fn run(parts: Parts, args: LakeArgs, output: Output) -> super::
 }
 
 async fn drain(parts: &Parts) -> super::Done {
+    let bar = waiting("archiving");
     let archived = parts.archiver(parts.log_reader()?)?.drain().await?;
+    bar.finish_and_clear();
     let end = |p: &shared::progress::Positions| p.0.values().sum::<u64>();
     last_line(&json!({ "events": end(&archived.events), "deadLetters": end(&archived.dead_letters) }))?;
     Ok(0)
 }
 
 async fn optimize(parts: &Parts, day: Option<Day>) -> super::Done {
-    let settings = ::lake::maintenance::Settings::default();
+    let settings = parts.settings().lake.maintenance.clone();
     let root = parts.lake_root()?;
     let mut all = serde_json::Map::new();
     for def in ::lake::tables::ALL.iter().copied().filter(|d| d.name.starts_with("bronze/")) {
         let mut table = ::lake::Table::open(&root, def).await?;
+        let bar = waiting(&format!("merging small files of {}", def.name));
         let done = ::lake::maintenance::optimize(&mut table, &settings, day).await?;
+        bar.finish_and_clear();
         all.insert(def.name.to_owned(), json!(done));
     }
     last_line(&all.into())?;
     Ok(0)
+}
+
+/// A spinner that turns by itself while work without a known length goes on.
+fn waiting(what: &str) -> indicatif::ProgressBar {
+    let bar = progress(what, 0);
+    bar.enable_steady_tick(std::time::Duration::from_millis(200));
+    bar
 }
 
 async fn vacuum(parts: &Parts, retention: shared::config::Span, dry_run: bool) -> super::Done {
@@ -52,7 +63,7 @@ async fn vacuum(parts: &Parts, retention: shared::config::Span, dry_run: bool) -
 }
 
 async fn stats(parts: &Parts, output: Output) -> super::Done {
-    let stats = ::lake::maintenance::stats(&parts.lake_root()?, &::lake::maintenance::Settings::default()).await?;
+    let stats = ::lake::maintenance::stats(&parts.lake_root()?, &parts.settings().lake.maintenance).await?;
     let mut report =
         Report::new(&["table", "version", "days", "files", "smallFiles", "rows", "bytes", "logFiles", "logBytes"]);
     for s in stats {

@@ -18,7 +18,7 @@ pub(super) async fn run(parts: &Parts, command: Settlement, output: Output) -> s
             report.print(output)?;
             Ok(0)
         }
-        Settlement::Show { date, version } => {
+        Settlement::Show { date, settlement_version: version } => {
             let shown = settlements(parts)?.show(date, version).await?;
             println!("{}", serde_json::to_string_pretty(&shown.manifest)?);
             Ok(0)

@@ -1,3 +1,5 @@
+//! Tests of the ad directory at its public edge.
+
 use std::collections::BTreeMap;
 use std::io::Cursor;
 

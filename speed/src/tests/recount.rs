@@ -49,9 +49,9 @@ impl Recount {
         let late_before = self.newest.0 - settings.out_of_orderness.as_micros() - settings.allowed_lateness.as_micros();
         let mut repeats = false;
         if rules.chains(event.kind, invalid, id)
-            && let Some(impression) = &event.details.impression_id
+            && let Some(key) = chain_key(&event, rules.identical_clicks)
         {
-            let before = self.clicks.insert(impression.to_string(), event.ingest_time);
+            let before = self.clicks.insert(key, event.ingest_time);
             repeats = before.is_some_and(|before| rules.is_repeat_click(before, event.ingest_time));
         }
         match rules.verdict(invalid, id, repeats) {
@@ -81,5 +81,17 @@ impl Recount {
             row.1.extend(event.details.user_pseudo_id.iter().filter(|_| has_users).map(ToString::to_string));
         }
         Outcome::Counted
+    }
+}
+
+/// The chain of a click, said again: its impression, or (by policy) person, creative and second.
+fn chain_key(event: &shared::event::Event, identical_clicks: bool) -> Option<String> {
+    let d = &event.details;
+    match (&d.impression_id, &d.user_pseudo_id, &d.creative_id) {
+        (Some(impression), ..) => Some(impression.to_string()),
+        (None, Some(user), Some(creative)) if identical_clicks => {
+            Some(format!("{user} {creative} {}", event.event_time.0.div_euclid(1_000_000)))
+        }
+        _ => None,
     }
 }
