@@ -38,7 +38,7 @@ pub(crate) enum Change {
         new: Vec<NewFile>,
     },
     /// The table has more columns.
-    Columns(Wider),
+    Columns(Box<Wider>),
 }
 
 impl Change {

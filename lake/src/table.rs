@@ -135,7 +135,7 @@ impl Table {
         let delta = schema::open_or_create(root, def).await?;
         let mut table = Self { root: root.clone(), def, delta, metadata: BTreeMap::new() };
         if let Some(wider) = schema::wider(def, table.state()?)? {
-            let version = table.commit(&Change::Columns(wider)).await?.version();
+            let version = table.commit(&Change::Columns(Box::new(wider))).await?.version();
             tracing::info!(table = def.name, version, "columns were added");
         }
         Ok(table)

@@ -36,8 +36,8 @@ async fn every_record_is_archived_once_on_a_real_disk() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_archivers_racing_on_one_lake_archive_every_record_once() {
-    for round in 0..6 {
-        let world = World::with(0..300, 0..30).await;
+    for round in 0..4 {
+        let world = World::with(0..150, 0..20).await;
         let root = lake();
         let archivers = [
             world.archiver(&root, eager(20 + round)),
@@ -53,7 +53,7 @@ async fn two_archivers_racing_on_one_lake_archive_every_record_once() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(12))]
 
     #[test]
     fn stopping_and_starting_anywhere_archives_every_record_once(

@@ -107,7 +107,7 @@ proptest! {
         cuts in prop::collection::vec(1..40_usize, 1..20),
         shift in 0..500_usize,
     ) {
-        let mut rows: Vec<_> = (0..500).map(|n| row(n)).collect();
+        let mut rows: Vec<_> = (0..500).map(row).collect();
         let whole = sorted_file(&BRONZE_EVENTS, Day(0), "a", &[events_to_batch(&rows).unwrap()]).unwrap();
         rows.rotate_left(shift);
         let (mut batches, mut rest) = (Vec::new(), rows.as_slice());

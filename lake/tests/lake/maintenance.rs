@@ -56,7 +56,7 @@ async fn merging_beside_a_running_archiver_loses_and_doubles_nothing() {
     let writer = {
         let (world, root) = (Arc::clone(&world), root.clone());
         tokio::spawn(async move {
-            for step in 0..12 {
+            for step in 0..8 {
                 append(world.events.as_ref(), (step * 50..(step + 1) * 50).map(|n| (n, payload(n)))).await;
                 world.archiver(&root, eager(9)).drain().await.unwrap();
             }
