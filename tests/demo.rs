@@ -40,7 +40,7 @@ fn the_demo_settles_its_day_and_its_folder_serves_what_it_settled() {
 fn explains_one_of_its_events(ledger: &Ledger) {
     let id = "select event_id from read_parquet('data/lake/silver/events/*/*.parquet', hive_partitioning = false) \
               where verdict = 'billable' order by event_id limit 1";
-    let script = format!("import duckdb; print(duckdb.sql(\"{id}\").fetchone()[0])");
+    let script = format!("import duckdb; print(duckdb.sql(\"{id}\").fetchall()[0][0])");
     let found = std::process::Command::new(crate::support::python())
         .args(["-c", &script])
         .current_dir(ledger.path())
