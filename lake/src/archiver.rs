@@ -11,6 +11,7 @@ use std::time::Duration;
 use metrics::gauge;
 use serde::{Deserialize, Serialize};
 use shared::config::{ByteSize, Problem, Span};
+use shared::error::ErrorKind;
 use shared::event_log::{Consumer, EventLog};
 use shared::id::RefId;
 use shared::progress::Positions;
@@ -108,9 +109,9 @@ pub struct Archiver {
     settings: Settings,
     deps: Deps,
     rules: Rules,
-    /// Files are named by the moment this archiver was made and a count, so no name is used twice.
+    /// Files are named by the moment this archiver was made and a count of its commits: a retry of the same rows is
+    /// the same file, and nothing else is.
     name: i64,
-    attempts: AtomicU64,
     commits: AtomicU64,
 }
 
@@ -126,7 +127,7 @@ impl Archiver {
     pub fn new(settings: Settings, deps: Deps) -> Self {
         let rules = Rules { counting: deps.counting.clone(), region: deps.region.clone() };
         let name = deps.clock.now().0;
-        Self { settings, deps, rules, name, attempts: AtomicU64::new(0), commits: AtomicU64::new(0) }
+        Self { settings, deps, rules, name, commits: AtomicU64::new(0) }
     }
 
     /// Archives until shutdown, then commits what waits. Storage that is away is waited for.
@@ -167,6 +168,9 @@ impl Archiver {
         loop {
             let before = self.commits.load(Ordering::Relaxed);
             let Err(error) = self.session(goal).await else { return Ok(()) };
+            if goal.is_shutting_down() && error.kind() == ErrorKind::Conflict {
+                return Ok(()); // another archiver is at work and takes the rest
+            }
             if !error.kind().is_retryable() || goal.is_shutting_down() {
                 return Err(error);
             }
@@ -246,7 +250,7 @@ impl Archiver {
     }
 
     fn stem(&self) -> String {
-        format!("{}-{:06}", self.name, self.attempts.fetch_add(1, Ordering::Relaxed))
+        format!("{}-{:06}", self.name, self.commits.load(Ordering::Relaxed))
     }
 
     async fn report(&self, logs: &mut Logs, at: &Progress) -> Result<(), Error> {

@@ -15,7 +15,7 @@ use crate::file::{EncodedFile, NewFile};
 use crate::positions::{DEAD_LETTERS, EVENTS, Progress, bad_app_id, events_app_id, moves, numbers};
 use crate::root::LakeRoot;
 use crate::sort::sorted_file;
-use crate::table::{Committed, Table};
+use crate::table::{Committed, Table, Txn};
 use crate::tables::{BRONZE_BAD, BRONZE_EVENTS, TableDef};
 use arrow::array::RecordBatch;
 use shared::progress::Positions;
@@ -64,7 +64,7 @@ impl Bronze {
         let rows = buffer.bad_days().into_iter().map(|(day, rows)| Ok((day, vec![bad_to_batch(&rows)?])));
         let rows = rows.collect::<Result<BTreeMap<_, _>, Error>>()?;
         let files = write(&self.bad, rows, stem).await?;
-        report("bad", &files, self.bad.append(files.clone(), &txns).await?);
+        report("bad", &files, append(&mut self.bad, &files, &txns).await?);
         self.undecodable = buffer.undecodable.clone();
         self.at.dead_letters = buffer.next.dead_letters.clone();
         Ok(())
@@ -76,7 +76,7 @@ impl Bronze {
             return Ok(());
         }
         let files = write(&self.events, buffer.days, stem).await?;
-        report("events", &files, self.events.append(files.clone(), &txns).await?);
+        report("events", &files, append(&mut self.events, &files, &txns).await?);
         self.at.events = buffer.next.events;
         Ok(())
     }
@@ -94,6 +94,15 @@ async fn write(table: &Table, days: BTreeMap<Day, Vec<RecordBatch>>, stem: &str)
         files.push(table.store(encoded).await?);
     }
     Ok(files)
+}
+
+/// Files that lost the race can never be committed, so they go at once; others are left to vacuum.
+async fn append(table: &mut Table, files: &[NewFile], txns: &[Txn]) -> Result<Committed, Error> {
+    let outcome = table.append(files.to_vec(), txns).await;
+    if let Err(Error::Conflict { .. }) = &outcome {
+        table.discard(files).await;
+    }
+    outcome
 }
 
 fn report(table: &'static str, files: &[NewFile], committed: Committed) {

@@ -133,7 +133,11 @@ async fn merge(table: &mut Table, old: Vec<DataFile>, stem: &str) -> Result<(), 
         return Err(Error::Corrupt(why));
     }
     let new = table.store(merged).await?;
-    let committed = table.rewrite(old, vec![new]).await?;
+    let outcome = table.rewrite(old, vec![new.clone()]).await;
+    if let Err(Error::Conflict { .. }) = &outcome {
+        table.discard(&[new]).await;
+    }
+    let committed = outcome?;
     tracing::debug!(table = def.name, version = committed.version(), rows, "files were merged");
     Ok(())
 }

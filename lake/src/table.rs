@@ -312,6 +312,17 @@ impl Table {
         self.commit(&Change::Rewrite { old, new }).await
     }
 
+    /// Removes stored files whose commit was refused for ever. One that cannot be removed is left to vacuum.
+    pub(crate) async fn discard(&self, files: &[NewFile]) {
+        let Ok(current) = self.files() else { return };
+        let lost = files.iter().filter(|f| current.iter().all(|c| c.path != f.path));
+        for file in lost {
+            if let Err(error) = self.root.store().delete(&self.object_path(&file.path)).await {
+                tracing::debug!(table = self.def.name, path = file.path, %error, "a file was left for vacuum");
+            }
+        }
+    }
+
     async fn commit(&mut self, change: &Change) -> Result<Committed, Error> {
         for _ in 0..MAX_PLANS {
             let Some(actions) = change::plan(self, change).await? else {

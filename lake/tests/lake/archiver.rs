@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::TryStreamExt;
 use lake::archiver::Settings;
 use lake::positions::Progress;
-use lake::tables::BRONZE_EVENTS;
+use lake::tables::{BRONZE_BAD, BRONZE_EVENTS};
 use lake::{LakeRoot, Table};
 use object_store::memory::InMemory;
 use proptest::prelude::*;
@@ -50,6 +51,17 @@ async fn two_archivers_racing_on_one_lake_archive_every_record_once() {
         }
         world.assert_archived(&root).await;
     }
+}
+
+async fn stored_files(root: &LakeRoot) -> usize {
+    let listed: Vec<_> = root.store().list(None).try_collect().await.unwrap();
+    listed.iter().filter(|f| f.location.as_ref().contains("/day=")).count()
+}
+
+async fn committed_files(root: &LakeRoot) -> usize {
+    let (events, bad) =
+        (Table::open(root, &BRONZE_EVENTS).await.unwrap(), Table::open(root, &BRONZE_BAD).await.unwrap());
+    events.files().unwrap().len() + bad.files().unwrap().len()
 }
 
 proptest! {
@@ -116,6 +128,30 @@ async fn a_shutdown_commits_what_waits() {
     shutdown.request();
     running.await.unwrap().unwrap();
     world.assert_archived(&root).await;
+}
+
+#[tokio::test]
+async fn an_archiver_that_lost_a_race_takes_its_files_away_and_goes_on_behind_the_winner() {
+    let (mut world, root) = (World::with(0..50, 0..5).await, lake());
+    let plain = Arc::clone(&world.events);
+    let watched = Arc::new(Watched::new(Arc::clone(&plain)));
+    world.events = watched.clone();
+    let shutdown = Shutdown::new();
+    let lazy = Settings { flush_rows: 1_000_000, ..eager(1) };
+    let loser = tokio::spawn(world.archiver(&root, lazy).run(shutdown.clone()));
+    watched.read.notified().await; // the loser holds all events and has committed none
+    world.events = plain;
+    let some = Progress { events: Positions([(0, 2)].into()), dead_letters: Positions::default() };
+    world.archiver(&root, eager(5)).archive_until(&some).await.unwrap();
+    world.clock.advance(60 * SECOND); // now the loser's rows are due
+    while watched.opened() < 2 {
+        watched.read.notified().await; // it lost, and begins again from the winner's commit
+    }
+    shutdown.request();
+    loser.await.unwrap().unwrap();
+    world.archiver(&root, eager(5)).drain().await.unwrap();
+    world.assert_archived(&root).await;
+    assert_eq!(stored_files(&root).await, committed_files(&root).await);
 }
 
 #[tokio::test]

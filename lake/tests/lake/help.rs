@@ -344,11 +344,17 @@ pub(crate) fn memory_lake(store: Arc<dyn ObjectStore>) -> LakeRoot {
 pub(crate) struct Watched {
     inner: Arc<dyn EventLog>,
     pub(crate) read: Arc<Notify>,
+    opened: AtomicI64,
 }
 
 impl Watched {
     pub(crate) fn new(inner: Arc<dyn EventLog>) -> Self {
-        Self { inner, read: Arc::new(Notify::new()) }
+        Self { inner, read: Arc::new(Notify::new()), opened: AtomicI64::new(0) }
+    }
+
+    /// How many readers it has had.
+    pub(crate) fn opened(&self) -> i64 {
+        self.opened.load(Ordering::SeqCst)
     }
 }
 
@@ -388,6 +394,7 @@ impl EventLog for Watched {
 
     async fn consumer(&self, group: &str, from: &Positions) -> Result<Box<dyn Consumer>, LogError> {
         let inner = self.inner.consumer(group, from).await?;
+        self.opened.fetch_add(1, Ordering::SeqCst);
         Ok(Box::new(WatchedConsumer { inner, read: Arc::clone(&self.read) }))
     }
 

@@ -130,6 +130,21 @@ async fn vacuum_takes_what_nobody_needs_and_keeps_pinned_versions_readable() {
 }
 
 #[tokio::test]
+async fn an_old_file_that_was_merged_away_yesterday_stays_for_the_retention() {
+    let (world, root) = (World::with(0..100, 0..0).await, lake());
+    world.archiver(&root, eager(10)).drain().await.unwrap();
+    let mut table = Table::open(&later(&root, 20), &BRONZE_EVENTS).await.unwrap();
+    let merged_away = optimize(&mut table, &Settings::default(), None).await.unwrap().files_before;
+    assert!(merged_away > 0);
+    let week = Span::secs(7 * 86_400);
+    let mut next_day = Table::open(&later(&root, 21), &BRONZE_EVENTS).await.unwrap();
+    assert_eq!(vacuum(&mut next_day, week, &[], false).await.unwrap().files, 0, "a reader may still read them");
+    let mut next_week = Table::open(&later(&root, 28), &BRONZE_EVENTS).await.unwrap();
+    assert_eq!(vacuum(&mut next_week, week, &[], false).await.unwrap().files, merged_away);
+    world.assert_archived(&root).await;
+}
+
+#[tokio::test]
 async fn a_pin_that_cannot_be_read_stops_the_vacuum_before_it_removes_anything() {
     let (world, root) = (World::with(0..100, 0..0).await, lake());
     world.archiver(&root, eager(10)).drain().await.unwrap();
