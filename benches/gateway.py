@@ -1,0 +1,234 @@
+"""Stage gateway: signed clicks into `clickledger gateway`, durable before each answer, beside nginx answering a static
+302 to the same requests; then batches of signed events. Both servers run at once, only one is asked at a time."""
+
+import base64
+import concurrent.futures
+import hmac
+import http.client
+import json
+import pathlib
+import time
+import urllib.request
+
+import measure
+
+CAMPAIGNS = 1_000
+# A request waits for the disk, so few connections measure its latency and many the server.
+CONNECTIONS = (64, 512)
+# Enough lines that no click is sent twice, which would be a duplicate and so another kind of work.
+LINES_PER_SECOND = 40_000
+EVENTS_PER_REQUEST = 200
+POSTERS = 8
+BROWSER = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"
+
+
+def url_of(ad):
+    return f"https://adv-{ad % CAMPAIGNS}.example/landing/{ad}"
+
+
+class Signer:
+    """Signs as the contract says, with the newest key of the data folder."""
+
+    def __init__(self, data):
+        key = json.loads((data / "keys/signing_keys.json").read_text())["keys"][-1]
+        self.key_id, self.secret = key["id"], base64.urlsafe_b64decode(key["secret"] + "=")
+        self.exp = int(time.time()) + 12 * 3600
+
+    def sign(self, text):
+        tag = hmac.digest(self.secret, text.encode(), "sha256")
+        return base64.urlsafe_b64encode(tag).rstrip(b"=").decode()
+
+    def click(self, ad, impression):
+        """The path and query of a click link."""
+        signature = self.sign(f"v1|{self.key_id}|ad-{ad}|{impression}|{self.exp}")
+        return f"/click?adId=ad-{ad}&impressionId={impression}&keyId={self.key_id}&exp={self.exp}&signature={signature}"
+
+    def event(self, ad, number):
+        """One signed event as JSON."""
+        now, kind = int(time.time() * 1000), "click" if number % 13 == 0 else "impression"
+        ids = f"{number:032x}", f"camp-{ad % CAMPAIGNS}", f"imp-e{number:x}"
+        event_id, campaign, impression = ids
+        signature = self.sign(f"v1|{self.key_id}|{event_id}|{kind}|{now}|ad-{ad}|{campaign}|{impression}|||{self.exp}|")
+        return json.dumps({
+            "eventId": event_id, "eventType": kind, "timestamp": now, "adId": f"ad-{ad}", "campaignId": campaign,
+            "impressionId": impression, "creativeId": f"cr-{ad % 7}", "publisherId": f"pub-{number % 50}",
+            "userPseudoId": f"u-{number % 20_000}", "country": "DE", "deviceType": "mobile", "userAgent": BROWSER,
+            "keyId": self.key_id, "expiresAt": self.exp * 1000, "signature": signature,
+        }, separators=(",", ":"))
+
+
+def prepare(bench, data):
+    """Ads and a signing key, by the command line."""
+    data.mkdir(parents=True)
+    ads = bench.work / "ads.csv"
+    with open(ads, "w") as file:
+        file.write("adId,campaignId,advertiserId,url,status\n")
+        for ad in range(bench.args.ads):
+            file.write(f"ad-{ad},camp-{ad % CAMPAIGNS},adv-{ad % CAMPAIGNS},{url_of(ad)},active\n")
+    bench.cli(data, "ads", "import", ads)
+    bench.cli(data, "keys", "create", "signing")
+
+
+def nginx(bench, port):
+    """nginx as it answers fastest: no access log, connections kept."""
+    folder = bench.work / "nginx"
+    folder.mkdir()
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    temp = "".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
+    (folder / "nginx.conf").write_text(
+        f"daemon off; worker_processes {bench.cores}; pid {folder}/pid;\n"
+        f"events {{ worker_connections 1024; }}\n"
+        f"http {{ access_log off; keepalive_requests 1000000000; {temp}\n"
+        f"server {{ listen 127.0.0.1:{port}; location = /readyz {{ return 200; }}\n"
+        f"location / {{ add_header Cache-Control no-store always; return 302 {url_of(1)}; }} }} }}\n"
+    )
+    command = [bench.tool("nginx"), "-p", folder, "-c", folder / "nginx.conf", "-e", folder / "error.log"]
+    return measure.Server(command, f"http://127.0.0.1:{port}/readyz", log=folder / "out.log")
+
+
+def load(bench, server, port, lines, connections):
+    """One turn of wrk: its figures, and the server's CPU for each request."""
+    threads = min(2, bench.cores)
+    cpu = measure.cpu_seconds(server.pid)
+    ran = measure.run([
+        bench.tool("wrk"), "-t", threads, "-c", connections, "-d", f"{bench.args.seconds}s",
+        "-s", bench.here / "requests.lua", f"http://127.0.0.1:{port}", "--", lines, threads,
+    ])
+    figures = ran.json()
+    cpu = measure.cpu_seconds(server.pid) - cpu
+    if figures["failed"] or figures["refused"]:
+        raise SystemExit(f"requests failed: {figures}")
+    return {
+        "requests": figures["requests"], "rps": figures["requests"] / figures["micros"] * 1e6,
+        "p50": figures["p50"] / 1e3, "p99": figures["p99"] / 1e3, "cpu": cpu / figures["requests"] * 1e6,
+        "busy": cpu / figures["micros"] * 1e6,
+    }
+
+
+def accepted(port):
+    """How many events the gateway says it took."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        for line in answer.read().decode().splitlines():
+            if line.startswith('clickledger_gateway_events_total{outcome="accepted"}'):
+                return int(float(line.split()[-1]))
+    return 0
+
+
+def where_to(port, path):
+    """The status and target of one answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    connection.request("GET", path, headers={"User-Agent": BROWSER})
+    answer = connection.getresponse()
+    return answer.status, answer.getheader("Location"), answer.getheader("Cache-Control")
+
+
+def post_all(port, bodies):
+    """Sends every body over a few kept connections; the answers."""
+
+    def post(mine):
+        connection = http.client.HTTPConnection("127.0.0.1", port)
+        answers = []
+        for body in mine:
+            connection.request("POST", "/v1/events", body, {"Content-Type": "application/x-ndjson"})
+            answer = connection.getresponse()
+            answers.append((answer.status, answer.read()))
+        return answers
+
+    with concurrent.futures.ThreadPoolExecutor(POSTERS) as pool:
+        return [a for some in pool.map(post, [bodies[i::POSTERS] for i in range(POSTERS)]) for a in some]
+
+
+def batches(bench, server, port, signer, turn):
+    """One turn of batched events: events a second, and CPU for each."""
+    events = bench.args.batched_events
+    bodies = []
+    for start in range(0, events, EVENTS_PER_REQUEST):
+        numbers = range(start, min(start + EVENTS_PER_REQUEST, events))
+        lines = [signer.event(n * 7919 % bench.args.ads, turn * events + n) for n in numbers]
+        bodies.append("\n".join(lines).encode())
+    before, cpu, started = accepted(port), measure.cpu_seconds(server.pid), time.monotonic()
+    answers = post_all(port, bodies)
+    wall, cpu = time.monotonic() - started, measure.cpu_seconds(server.pid) - cpu
+    taken = accepted(port) - before
+    if taken != events or any(status != 202 for status, _ in answers):
+        raise SystemExit(f"{taken} of {events} events were taken: {answers[0]}")
+    return {"eps": events / wall, "cpu": cpu / events * 1e6, "bytes": sum(map(len, bodies)) / events}
+
+
+def run(bench):
+    """The stage: its tables as Markdown lines."""
+    data, port, peer_port = bench.work / "gateway", measure.free_port(), measure.free_port()
+    prepare(bench, data)
+    env = {
+        "CLICKLEDGER__GATEWAY__LISTEN": f"127.0.0.1:{port}",
+        "CLICKLEDGER__GATEWAY__RATE_LIMIT__PER_SECOND": "10000000",
+        "CLICKLEDGER__GATEWAY__RATE_LIMIT__BURST": "10000000",
+    }
+    command = [bench.binary, "gateway", "--data", data, "--log", "warn"]
+    turns, posted = {connections: ([], []) for connections in CONNECTIONS}, []
+    signer, lines = Signer(data), bench.work / "clicks.txt"
+    with measure.Server(command, f"http://127.0.0.1:{port}/readyz", env, bench.work / "gateway.log") as gateway, \
+            nginx(bench, peer_port) as peer:
+        answers = where_to(port, signer.click(1, "imp-first")), where_to(peer_port, "/click")
+        if answers[0] != answers[1] or answers[0][0] != 302:
+            raise SystemExit(f"the two servers answer differently: {answers}")
+        sent = 1
+        for connections, (ours, theirs) in turns.items():
+            for turn in range(bench.args.turns):
+                write_clicks(bench, signer, lines, f"imp-{connections}-{turn}")
+                before = accepted(port)
+                ours.append(load(bench, gateway, port, lines, connections))
+                taken, sent = accepted(port) - before, sent + ours[-1]["requests"]
+                # wrk leaves a request in flight on each connection.
+                if not 0 <= taken - ours[-1]["requests"] <= connections:
+                    raise SystemExit(f"{ours[-1]['requests']} clicks answered, {taken} taken: some were sent twice")
+                theirs.append(load(bench, peer, peer_port, lines, connections))
+        for turn in range(bench.args.turns):
+            posted.append(batches(bench, gateway, port, signer, turn))
+            sent += bench.args.batched_events
+        peak, peer_peak = (measure.peak_bytes(measure.tree(server.pid)) for server in (gateway, peer))
+    archived = bench.cli(data, "lake", "--drain").json()["events"]
+    if not 0 <= archived - sent <= sum(CONNECTIONS) * bench.args.turns:
+        raise SystemExit(f"{sent} events were acknowledged, the log holds {archived}")
+    return table(bench, turns, (peak, peer_peak), posted, (sent, archived))
+
+
+def write_clicks(bench, signer, lines, prefix):
+    """More signed click links than a turn can use up."""
+    with open(lines, "w") as file:
+        for n in range(LINES_PER_SECOND * bench.args.seconds):
+            file.write(signer.click(n * 7919 % bench.args.ads, f"{prefix}-{n:x}") + "\n")
+
+
+def table(bench, turns, peaks, posted, counts):
+    def row(connections, name, key, digits):
+        mine, other = ([turn[key] for turn in side] for side in turns[connections])
+        ratio = measure.median(mine) / measure.median(other)
+        spreads = f"{measure.spread(mine, digits)} | {measure.spread(other, digits)}"
+        return f"| {name}, {connections} connections | {spreads} | {ratio:.2f} |"
+
+    figures = (
+        ("requests/s", "rps", 0), ("server's CPU µs per request", "cpu", 1), ("server's busy cores", "busy", 2),
+        ("p50 ms", "p50", 2), ("p99 ms", "p99", 2),
+    )
+    sent, archived = counts
+    return [
+        f"`GET /click`, {bench.args.ads:,} ads, every click signed and new, wrk on the same {bench.cores} cores, "
+        f"{bench.args.seconds} s × {bench.args.turns} turns of each:",
+        "",
+        "| | clickledger: verified, looked up, deduplicated, on disk | nginx: static 302, nothing kept | ratio |",
+        "|---|---|---|---|",
+        *(row(connections, *figure) for connections in CONNECTIONS for figure in figures),
+        f"| peak memory MiB | {peaks[0] / 2**20:,.0f} | {peaks[1] / 2**20:,.0f} | |",
+        "",
+        f"`POST /v1/events`, NDJSON, {EVENTS_PER_REQUEST} signed events of {posted[0]['bytes']:.0f} bytes a request, "
+        f"{POSTERS} connections, {bench.args.batched_events:,} events × {bench.args.turns} turns:",
+        "",
+        "| | clickledger |",
+        "|---|---|",
+        f"| events/s (the client is Python on the same cores) | {measure.spread([p['eps'] for p in posted], 0)} |",
+        f"| server's CPU µs per event | {measure.spread([p['cpu'] for p in posted], 2)} |",
+        "",
+        f"Checked: both answer 302 with the same target and `no-store`; {sent:,} events were acknowledged, and after "
+        f"the gateway had stopped the log held {archived:,} (the rest were under way when wrk ended).",
+    ]

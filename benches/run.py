@@ -1,0 +1,154 @@
+"""Builds, runs the stages one after the other, and writes what they found. Started by `benches/run`."""
+
+import argparse
+import datetime
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import batch
+import gateway
+import measure
+import programs
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent
+REPORT = ROOT / "docs/benchmarks.md"
+# What stands before this line in the report is written by people and kept.
+MARK = "<!-- measured: written by benches/run, do not edit below -->"
+STAGES = {
+    "gateway": ("Gateway against nginx", gateway.run),
+    "speed": ("Speed layer", programs.speed),
+    "batch": ("Batch against DuckDB", batch.run),
+    "query": ("Serving store", programs.query),
+}
+
+
+class Bench:
+    """What every stage needs."""
+
+    def __init__(self, args, work):
+        self.args, self.work, self.here = args, work, HERE
+        self.cores = len(os.sched_getaffinity(0))
+        self.binary, self.programs = None, {}
+
+    def build(self):
+        """The binary as users build it, and the bench programs."""
+        self.binary = cargo("--bin", "clickledger")["clickledger"]
+        self.programs = cargo("--bench", "speed", "--bench", "query")
+
+    def cli(self, data, *command):
+        """Runs clickledger on a data folder."""
+        return measure.run([self.binary, "--data", data, "--log", "warn", *command])
+
+    @staticmethod
+    def tool(name):
+        found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin")
+        if not found:
+            raise SystemExit(f"{name} is missing: install it, or leave its stage out with --stage")
+        return found
+
+
+def cargo(*targets):
+    """Builds targets and answers where their executables are."""
+    command = ["cargo", "build", "--release", "--locked", "--message-format", "json-render-diagnostics", *targets]
+    built = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
+    messages = [json.loads(line) for line in built.splitlines()]
+    return {m["target"]["name"]: m["executable"] for m in messages if m.get("executable")}
+
+
+def first_line(*command):
+    """What a tool says its version is (nginx says it on stderr)."""
+    try:
+        said = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return said.stdout.strip().splitlines()[0]
+    except (OSError, IndexError):
+        return "not there"
+
+
+def heading(bench):
+    """Where and with what this was measured."""
+    import duckdb
+
+    commit = first_line("git", "describe", "--always", "--dirty")
+    rows = {
+        "commit": f"{commit} of {first_line('git', 'log', '-1', '--format=%cs')}",
+        "measured on": bench.args.date or "(no date given)",
+        "command": "`benches/run" + "".join(f" {word}" for word in bench.args.words) + "`",
+        **measure.machine(bench.work),
+        "built by": f"{first_line('rustc', '--version')}, release profile",
+    }
+    if needs(bench, "gateway"):
+        rows["nginx"] = first_line(bench.tool("nginx"), "-v").removeprefix("nginx version: ")
+    if needs(bench, "gateway", "query"):
+        rows["wrk"] = first_line(bench.tool("wrk"), "-v").split(" Copyright")[0]
+    if needs(bench, "batch"):
+        rows["DuckDB"] = duckdb.__version__
+    return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())]
+
+
+def needs(bench, *stages):
+    return any(stage in bench.args.stage for stage in stages)
+
+
+def arguments():
+    parser = argparse.ArgumentParser(prog="benches/run", description="Measures clickledger beside its peers.")
+    parser.add_argument("--stage", action="append", choices=STAGES, help="only this one (may be given several times)")
+    parser.add_argument("--turns", type=int, default=3, help="how often each side runs")
+    parser.add_argument("--seed", type=int, default=7, help="of everything that is generated")
+    parser.add_argument("--seconds", type=int, default=8, help="of load in a turn of the gateway")
+    parser.add_argument("--ads", type=int, default=100_000, help="in the gateway's directory")
+    parser.add_argument("--batched-events", type=int, default=100_000, help="in a turn of the gateway")
+    parser.add_argument("--speed-events", type=int, default=2_000_000, help="of the speed layer")
+    parser.add_argument("--events", type=int, default=5_000_000, help="of the batch day")
+    parser.add_argument("--query-ads", type=int, default=1_000_000, help="in the serving store")
+    parser.add_argument("--date", help="when this is measured, for the report")
+    parser.add_argument("--work", type=pathlib.Path, help="where data is put (default: the build folder)")
+    parser.add_argument("--keep", action="store_true", help="leave the data there")
+    parser.add_argument("--out", type=pathlib.Path, help="the report (default: docs/benchmarks.md if all stages run)")
+    args = parser.parse_args()
+    args.words = [w for w in sys.argv[1:] if not w.startswith(("--work", "--out"))]
+    args.out = args.out or (None if args.stage else REPORT)
+    args.stage = args.stage or list(STAGES)
+    return args
+
+
+def write(path, lines):
+    """Puts the lines below the mark; what is above it stays."""
+    old = path.read_text() if path.exists() else "# Benchmarks\n\n"
+    head = old.split(MARK)[0].rstrip()
+    path.write_text(f"{head}\n\n{MARK}\n\n" + "\n".join(lines) + "\n")
+
+
+def main():
+    args = arguments()
+    parent = args.work or pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    parent.mkdir(parents=True, exist_ok=True)
+    work = pathlib.Path(tempfile.mkdtemp(prefix="bench-", dir=parent)).resolve()
+    try:
+        bench = Bench(args, work)
+        bench.build()
+        lines = ["## Measured", "", *heading(bench)]
+        for name in args.stage:
+            title, stage = STAGES[name]
+            started = datetime.datetime.now()
+            print(f"stage {name} …", file=sys.stderr, flush=True)
+            lines += ["", f"## {title}", "", *stage(bench)]
+            lines += ["", f"Load average at the end of the stage: {os.getloadavg()[0]:.2f}."]
+            print(f"stage {name}: {(datetime.datetime.now() - started).seconds} s", file=sys.stderr, flush=True)
+        print("\n".join(lines))
+        if args.out:
+            write(args.out, lines)
+    finally:
+        if args.keep:
+            print(f"data is in {work}", file=sys.stderr)
+        else:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
