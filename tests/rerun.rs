@@ -3,8 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use crate::oracle::history;
+
+/// One test rewrites the folder's files, the other copies them: they take turns.
+static TURN: Mutex<()> = Mutex::new(());
 
 const DAYS: [&str; 4] = ["--from", "2026-01-05", "--to", "2026-01-07"];
 
@@ -24,6 +28,7 @@ fn settlement_bytes(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 #[test]
 fn running_it_all_again_changes_no_byte_and_no_row() {
     let ledger = &history().ledger;
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let settlement = ledger.data().join("settlement");
     let before = settlement_bytes(&settlement);
     let again = |args: &[&str]| {
@@ -49,9 +54,11 @@ fn running_it_all_again_changes_no_byte_and_no_row() {
 fn an_empty_serving_store_is_rebuilt_from_gold() {
     let ledger = &history().ledger;
     let copy = crate::support::Ledger::new();
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     for part in ["lake", "settlement", "reports", "state", "keys", "log"] {
         copy_folder(&ledger.data().join(part), &copy.data().join(part));
     }
+    drop(turn);
     copy.ok(&["reconcile", "rebuild"]);
     let answer = copy.run(&[&["reconcile", "run"][..], &DAYS].concat());
     assert_eq!(answer.code, 99, "{}\n{}", answer.stdout, answer.stderr);
