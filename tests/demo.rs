@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use clickledger::client::{Answer, Client};
 use serde_json::Value;
+use shared::time::Day;
 
 use crate::support::Ledger;
 
@@ -70,12 +71,11 @@ async fn served(address: SocketAddr, day: &str, settlement: &Value) {
     let path = url.find("/v1/").map_or(url, |at| &url[at..]);
     let file = get(&mut client, path).await.unwrap();
     assert_eq!(file.status, 200, "{path}");
-    let top =
-        json(&mut client, &format!("/v1/reports/top?by=clicks&n=3&from={day}T00:00:00Z&to={day}T23:59:00Z")).await;
+    // To the end of the day: the demo's traffic is in its last minute.
+    let range = format!("from={day}T00:00:00Z&to={}", Day::parse(day).unwrap().end());
+    let top = json(&mut client, &format!("/v1/reports/top?by=clicks&n=3&{range}")).await;
     let campaign = find(&top, "campaignId").unwrap_or_else(|| panic!("no campaign in {top}"));
-    let hourly =
-        json(&mut client, &format!("/v1/reports/campaigns/{campaign}/hourly?from={day}T00:00:00Z&to={day}T23:00:00Z"))
-            .await;
+    let hourly = json(&mut client, &format!("/v1/reports/campaigns/{campaign}/hourly?{range}")).await;
     assert_eq!(find(&hourly, "finality").as_deref(), Some("settled"), "{hourly}");
     let page = get(&mut client, "/").await.unwrap();
     assert_eq!(page.status, 200);
