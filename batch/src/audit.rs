@@ -1,6 +1,6 @@
 //! The conservation gate: the books of a run, summed by another engine over the very files about to be published.
 //! archived = Σ verdicts for every hour; silver = ad minutes = campaign hours for every hour and currency; silver =
-//! billing lines for every currency and verdict. Integers, to the unit and the nano.
+//! billing lines for every currency and verdict; billable events = leaves. Integers, to the unit and the nano.
 //! Guarantee: pure comparison; what does not balance is named line by line. Never: repairs, or trusts a counter of
 //! the code that wrote the files.
 
@@ -90,6 +90,13 @@ impl Books {
             }
         }
         found
+    }
+
+    /// Billable events that are not as many as the Merkle tree has leaves.
+    pub(crate) fn tree_difference(&self, leaves: u64) -> Option<Difference> {
+        let billable = |keys: &[String]| keys.get(1).is_some_and(|v| v == Verdict::Billable.as_str());
+        let billed: i128 = self.silver.iter().filter(|(k, _)| billable(k)).map(|(_, v)| first(Some(v))).sum();
+        (billed != i128::from(leaves)).then(|| line(&[], "silver's billable events and leaves", billed, leaves.into()))
     }
 
     /// What the record says about the day.

@@ -1,12 +1,14 @@
 //! One bucket of the day: the rows of every file whose id hash falls into it, in one order, each with the standing
 //! of its id. Equal ids have equal hashes, so all of the day's claims on an id meet here, and those of other days
 //! are read beside them.
-//! Guarantee: the order (hash, id, archive order) is the same whatever files the rows came from.
+//! Guarantee: the order (hash, whole hash of the id, archive order) is the same whatever files the rows came from, and
+//! it is that of the leaves of the settlement's Merkle tree.
 //! Memory: one bucket's rows, about 250 bytes each.
 
 use std::sync::Arc;
 
 use arrow::array::{Int64Array, RecordBatch};
+use shared::billed::key;
 use shared::verdict::{Counting, IdStanding, InvalidCode};
 
 use crate::claims::{self, ClaimColumns};
@@ -168,7 +170,7 @@ fn read_foreign(inputs: &Inputs, bucket: u32) -> Result<Vec<(i64, Claim<u32>)>, 
     Ok(claims)
 }
 
-/// Orders rows with one hash by id and archive order and gives every row the standing of its id.
+/// Orders rows with one hash by the whole hash of the id and archive order and gives every row the standing of its id.
 fn resolve(runs: &[Run], keys: &mut [Key], foreign: &[(i64, Claim<u32>)]) -> Result<Vec<IdStanding>, Error> {
     let columns = runs.iter().map(|r| ClaimColumns::of(&r.batch)).collect::<Result<Vec<_>, _>>()?;
     let mut standings = Vec::with_capacity(keys.len());
@@ -186,8 +188,9 @@ fn resolve(runs: &[Run], keys: &mut [Key], foreign: &[(i64, Claim<u32>)]) -> Res
             claims.push(run.claim(key.row as usize, Some(*key))?);
         }
         claims.extend(outside.map(|(_, claim)| claim.clone().with_tag(None)));
-        let judged = judge_ids(&mut claims);
-        let ours = claims.iter().zip(judged).filter_map(|(c, standing)| Some((c.tag?, standing)));
+        let mut judged: Vec<_> = judge_ids(&mut claims).into_iter().zip(&claims).collect();
+        judged.sort_by_cached_key(|(_, claim)| key(&claim.event_id)); // stable: claims on one id stay in archive order
+        let ours = judged.into_iter().filter_map(|(standing, claim)| Some((claim.tag?, standing)));
         for (place, (key, standing)) in group.iter_mut().zip(ours) {
             *place = key;
             standings.push(standing);

@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::RecordBatch;
 use lake::file::{EncodedFile, NewFile, ParquetFile};
-use lake::tables::{GOLD_AD_MINUTE, GOLD_BILLING_DAY, GOLD_CAMPAIGN_HOUR, SILVER_EVENTS, TableDef};
+use lake::tables::{GOLD_AD_MINUTE, GOLD_BILLING_DAY, GOLD_CAMPAIGN_HOUR, GOLD_PROOF_BLOCKS, SILVER_EVENTS, TableDef};
 use object_store::ObjectStore;
+use shared::merkle::Root;
 use shared::time::{HOUR, Timestamp};
 
 use crate::bucket::{self, Inputs};
@@ -19,13 +20,15 @@ use crate::facts::{HOURS, Shard};
 use crate::gold::{self, BillingLines, HourGold};
 use crate::gold_rows;
 use crate::hashes::{self, Request};
-use crate::judge::{Rules, judge};
+use crate::judge::{Judge, Rules};
+use crate::leaves::Leaves;
 use crate::names::{self, HourInput, Names};
 use crate::progress::{Report, Step};
 use crate::snapshot::{self, Snapshot};
 use crate::source::Source;
 use crate::stage::Stage;
 use crate::tasks;
+use crate::tree;
 
 /// Bytes that a row of a bucket takes while it is judged, about.
 const BYTES_PER_BUCKET_ROW: u64 = 700;
@@ -53,6 +56,14 @@ pub(crate) struct Workshop {
 /// The files of one table, in row order.
 pub(crate) type Output = (&'static TableDef, Vec<NewFile>);
 
+/// What a computation made.
+pub(crate) struct Computed {
+    /// Silver and gold.
+    pub(crate) outputs: Vec<Output>,
+    /// The tree over the billed events.
+    pub(crate) merkle: Root,
+}
+
 /// Computes silver and gold of the day.
 ///
 /// # Errors
@@ -62,12 +73,16 @@ pub(crate) async fn compute(
     snapshot: &Snapshot,
     store: &Arc<dyn ObjectStore>,
     rules: Arc<Rules>,
-) -> Result<Vec<Output>, Error> {
+) -> Result<Computed, Error> {
     let inputs = find(workshop, snapshot, store, &rules).await?;
-    let (shards, silver) = judge_all(workshop, inputs, snapshot.rows(), rules.clone()).await?;
-    let mut outputs = vec![(&SILVER_EVENTS, silver)];
+    let (shards, files) = judge_all(workshop, inputs, snapshot.rows(), rules.clone()).await?;
+    let (buckets, silver): (Vec<u32>, Vec<NewFile>) = files.into_iter().unzip();
+    let mut outputs: Vec<Output> = vec![(&SILVER_EVENTS, silver)];
     outputs.extend(aggregate(workshop, shards, &rules).await?);
-    Ok(outputs)
+    let (stage, day, run) = (workshop.stage.clone(), rules.day, workshop.run);
+    let (merkle, blocks) = tokio::task::spawn_blocking(move || tree::build(&stage, day, run, &buckets)).await??;
+    outputs.push((&GOLD_PROOF_BLOCKS, blocks));
+    Ok(Computed { outputs, merkle })
 }
 
 /// Everything the verdicts need to know of the archive as a whole.
@@ -105,13 +120,13 @@ fn near(snapshot: &Snapshot, rules: &Rules) -> Vec<usize> {
     near.map(|(i, _)| first + i).collect()
 }
 
-/// Judges every bucket: silver files in bucket order, and the facts.
+/// Judges every bucket: the facts, and the silver files by bucket, in order; leaves go to the stage.
 async fn judge_all(
     workshop: &Workshop,
     inputs: Inputs,
     rows: u64,
     rules: Arc<Rules>,
-) -> Result<(Vec<Shard>, Vec<NewFile>), Error> {
+) -> Result<(Vec<Shard>, Vec<(u32, NewFile)>), Error> {
     let buckets = inputs.buckets;
     let bucket_bytes = (rows / u64::from(buckets) + 1) * BYTES_PER_BUCKET_ROW;
     let fit = usize::try_from(workshop.memory / bucket_bytes).unwrap_or(usize::MAX);
@@ -128,7 +143,10 @@ async fn judge_all(
             let bucket = bucket::read(&inputs, number)?;
             if !bucket.keys.is_empty() {
                 let mut file = ParquetFile::new(&SILVER_EVENTS, rules.day, &format!("run-{run}-{number:05}"))?;
-                judge(&rules, &bucket, shard, |batch| Ok(file.write(batch)?))?;
+                let mut leaves = Leaves::default();
+                let mut judge = Judge { rules: &rules, shard, leaves: &mut leaves };
+                judge.bucket(&bucket, |batch| Ok(file.write(batch)?))?;
+                stage.keep_leaves(number, &leaves.into_bytes())?;
                 files.push((number, stage.keep(SILVER_EVENTS.name, file.finish()?)?));
             }
             report.step(Step::Judge, done.fetch_add(1, Ordering::Relaxed) + 1, u64::from(buckets));
@@ -139,7 +157,7 @@ async fn judge_all(
     let (shards, files): (Vec<Shard>, Vec<_>) = parts.into_iter().unzip();
     let mut files: Vec<(u32, NewFile)> = files.concat();
     files.sort_by_key(|(bucket, _)| *bucket);
-    Ok((shards, files.into_iter().map(|(_, file)| file).collect()))
+    Ok((shards, files))
 }
 
 /// The gold files being written, hour after hour.

@@ -11,16 +11,17 @@ use lake::LakeRoot;
 use lake::file::NewFile;
 use lake::run_record::{FORMAT_VERSION, OutputFile, PartitionConservation, RunOutcome, RunRecord, TableOutput};
 use lake::table::Table;
-use lake::tables::{BRONZE_BAD, BRONZE_EVENTS, SILVER_EVENTS, TableDef};
+use lake::tables::{BRONZE_BAD, BRONZE_EVENTS, GOLD_PROOF_BLOCKS, SILVER_EVENTS, TableDef};
 use object_store::path::Path;
 use shared::event_log::EventLog;
+use shared::merkle::Root;
 use shared::price::PriceBook;
 use shared::telemetry::metric_names;
 use shared::time::{Clock, Day};
 use shared::verdict::Counting;
 
 use crate::audit::Books;
-use crate::compute::{Output, Workshop, compute};
+use crate::compute::{Computed, Workshop, compute};
 use crate::engine::Engine;
 use crate::error::{Differences, Error};
 use crate::judge::Rules;
@@ -34,7 +35,7 @@ use crate::snapshot::Snapshot;
 use crate::stage::Stage;
 
 /// The version of the computation: raise it when the same inputs give other bytes.
-pub const CODE_VERSION: u32 = 1;
+pub const CODE_VERSION: u32 = 2;
 
 /// What a run works on.
 #[derive(Clone)]
@@ -130,10 +131,11 @@ pub async fn recompute(
         report: Report { day, listener: listener.clone() },
     };
     let rules = Arc::new(Rules { day, counting: deps.counting.clone(), prices: deps.prices.clone() });
-    let outputs = compute(&workshop, &snapshot, &deps.root.store(), rules).await?;
+    let computed = compute(&workshop, &snapshot, &deps.root.store(), rules).await?;
     workshop.report.step(Step::Audit, 0, 1);
-    let (books, partitions) = audit(&workshop, &snapshot, &covered, deps, &outputs, day).await?;
-    let mut record = record(deps, &snapshot, &target, &books, partitions, &previous)?;
+    let (books, partitions) = audit(&workshop, &snapshot, &covered, deps, &computed, day).await?;
+    let Computed { outputs, merkle } = computed;
+    let mut record = record(deps, &snapshot, &target, &books, (partitions, merkle), &previous)?;
     record.outputs = outputs.iter().map(|(def, files)| (def.name.to_owned(), target.draft(def, files))).collect();
     let status = match &previous {
         None => Status::Computed,
@@ -186,7 +188,7 @@ async fn audit(
     snapshot: &Snapshot,
     covered: &Covered,
     deps: &Deps,
-    outputs: &[Output],
+    computed: &Computed,
     day: Day,
 ) -> Result<(Books, Vec<PartitionConservation>), Error> {
     let store = deps.root.store();
@@ -194,13 +196,14 @@ async fn audit(
     let paths = |files: &[lake::table::DataFile]| files.iter().map(|f| f.object_path.clone()).collect::<Vec<_>>();
     engine.register("bronze", BRONZE_EVENTS.file_schema(), &store, &paths(&snapshot.ours))?;
     engine.register("bad", BRONZE_BAD.file_schema(), &store, &paths(&snapshot.bad.files_of(day)?))?;
-    for (def, files) in outputs {
+    for (def, files) in &computed.outputs {
         let staged: Vec<Path> = files.iter().map(|f| Stage::path(def.name, f)).collect();
         engine.register(sql_name(def), def.file_schema(), workshop.stage.store(), &staged)?;
     }
     let books = Books::open(&engine).await?;
     let (partitions, mut differences) = conserve(snapshot, &store, covered, workshop.workers).await?;
     differences.extend(books.differences());
+    differences.extend(books.tree_difference(computed.merkle.leaves));
     if differences.is_empty() {
         return Ok((books, partitions));
     }
@@ -220,7 +223,7 @@ fn record(
     snapshot: &Snapshot,
     target: &Target,
     books: &Books,
-    partitions: Vec<PartitionConservation>,
+    (partitions, merkle): (Vec<PartitionConservation>, Root),
     previous: &Option<RunRecord>,
 ) -> Result<RunRecord, Error> {
     let summary = books.summary(target.day)?;
@@ -236,6 +239,7 @@ fn record(
         counting: Counting::clone(&deps.counting),
         price_book_version: deps.prices.version,
         verdicts: summary.verdicts,
+        merkle,
         totals: summary.totals,
         hours: summary.hours,
         partitions,
@@ -244,17 +248,18 @@ fn record(
     })
 }
 
-/// Whether two runs wrote the same bytes of gold. (Every event counts in some billing line, so silver is the same too,
-/// but perhaps cut into other files.)
+/// Whether two runs wrote the same bytes of gold and billed the same events. (Every event counts in some billing line,
+/// so silver is the same too, but perhaps cut into other files; the blocks say where in them.)
 fn same_gold(a: &RunRecord, b: &RunRecord) -> bool {
     let hashes = |name: &str, output: &TableOutput| -> Vec<(String, String)> {
         output.files.iter().map(|f| (name.to_owned(), f.sha256.clone())).collect()
     };
     let gold = |r: &RunRecord| {
-        let outputs = r.outputs.iter().filter(|(name, _)| *name != SILVER_EVENTS.name);
+        let follows_files = |name: &str| [SILVER_EVENTS.name, GOLD_PROOF_BLOCKS.name].contains(&name);
+        let outputs = r.outputs.iter().filter(|(name, _)| !follows_files(name));
         outputs.flat_map(|(name, o)| hashes(name, o)).collect::<Vec<_>>()
     };
-    gold(a) == gold(b)
+    a.merkle == b.merkle && gold(a) == gold(b)
 }
 
 /// A table's part of the record.

@@ -1,4 +1,4 @@
-//! A bucket's rows → their verdicts and costs: silver rows, and facts for the aggregates.
+//! A bucket's rows → their verdicts and costs: silver rows, facts for the aggregates, leaves for the Merkle tree.
 //! Guarantee: every row gets exactly one verdict by the one kernel (`shared::verdict`), the price in force at its
 //! billing time, and a checked cost, which is 0 unless it is billable.
 //! Never: trusts the archive's day or billing time; other bounds than the archive's are refused (ADR 1).
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::compute::interleave_record_batch;
 use lake::tables::SILVER_EVENTS;
+use shared::billed::Billed;
 use shared::event::EventKind;
 use shared::money::Currency;
 use shared::price::PriceBook;
@@ -18,6 +19,7 @@ use shared::verdict::{Counting, IdStanding, InvalidCode, Verdict};
 use crate::bucket::{Bucket, Key};
 use crate::error::Error;
 use crate::facts::{DEVICES, Fact, Shard};
+use crate::leaves::Leaves;
 use crate::prices::PriceKey;
 use crate::source::column;
 
@@ -36,29 +38,74 @@ pub(crate) struct Rules {
     pub(crate) prices: Arc<PriceBook>,
 }
 
-/// Judges a bucket: adds its facts to `shard` and hands its silver rows, in order, to `write`.
-///
-/// # Errors
-/// When a row contradicts the archive, an amount does not fit, spilling or writing fails.
-pub(crate) fn judge(
-    rules: &Rules,
-    bucket: &Bucket,
-    shard: &mut Shard,
-    mut write: impl FnMut(&RecordBatch) -> Result<(), Error>,
-) -> Result<(), Error> {
-    let runs: Vec<&RecordBatch> = bucket.runs.iter().map(|r| &r.batch).collect();
-    for (keys, standings) in bucket.keys.chunks(CHUNK_ROWS).zip(bucket.standings.chunks(CHUNK_ROWS)) {
-        let places: Vec<(usize, usize)> = keys.iter().map(|k| (k.run as usize, k.row as usize)).collect();
-        let rows = interleave_record_batch(&runs, &places)?;
-        let mut judged = Judged::with_capacity(keys.len());
-        let columns = Columns::of(&rows)?;
-        for (row, (key, standing)) in keys.iter().zip(standings).enumerate() {
-            let (invalid, repeats) = what_is_known(bucket, *key)?;
-            columns.judge(rules, row, Known { invalid, standing: *standing, repeats }, shard, &mut judged)?;
+/// Judges a bucket's rows.
+pub(crate) struct Judge<'a> {
+    /// By these rules.
+    pub(crate) rules: &'a Rules,
+    /// Gets the facts.
+    pub(crate) shard: &'a mut Shard,
+    /// Get the billed events.
+    pub(crate) leaves: &'a mut Leaves,
+}
+
+impl Judge<'_> {
+    /// Judges a bucket and hands its silver rows, in order, to `write`.
+    ///
+    /// # Errors
+    /// When a row contradicts the archive, an amount does not fit, spilling or writing fails.
+    pub(crate) fn bucket(
+        &mut self,
+        bucket: &Bucket,
+        mut write: impl FnMut(&RecordBatch) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let runs: Vec<&RecordBatch> = bucket.runs.iter().map(|r| &r.batch).collect();
+        for (keys, standings) in bucket.keys.chunks(CHUNK_ROWS).zip(bucket.standings.chunks(CHUNK_ROWS)) {
+            let places: Vec<(usize, usize)> = keys.iter().map(|k| (k.run as usize, k.row as usize)).collect();
+            let rows = interleave_record_batch(&runs, &places)?;
+            let mut judged = Judged::with_capacity(keys.len());
+            let columns = Columns::of(&rows)?;
+            for (row, (key, standing)) in keys.iter().zip(standings).enumerate() {
+                let (invalid, repeats) = what_is_known(bucket, *key)?;
+                self.row(&columns, row, Known { invalid, standing: *standing, repeats }, &mut judged)?;
+            }
+            write(&judged.silver(&rows)?)?;
         }
-        write(&judged.silver(&rows)?)?;
+        Ok(())
     }
-    Ok(())
+
+    fn row(&mut self, columns: &Columns<'_>, row: usize, known: Known, judged: &mut Judged) -> Result<(), Error> {
+        let (rules, shard) = (self.rules, &mut *self.shard);
+        let (at, clamped) = columns.billing_time(rules, row)?;
+        let (number, kind) = columns.kind(row)?;
+        let verdict = rules.counting.verdict(known.invalid, known.standing, known.repeats);
+        let reported = columns.reported_currency(row)?;
+        let (ad, campaign) = shard.ad(columns.ads.value(row), columns.campaigns.value(row))?;
+        let found = shard.prices.in_force(campaign, at, reported)?;
+        let micros = (!columns.costs.is_null(row)).then(|| columns.costs.value(row));
+        let billed = verdict == Verdict::Billable;
+        let cost = if billed {
+            let what = || format!("the cost of event {}", columns.ids.value(row));
+            found.price.cost(kind, micros, reported).map_err(|e| Error::overflow(what())(e))?.nanos
+        } else {
+            0
+        };
+        let leaf = || columns.billed(row, at, found.key, cost, rules.counting.rules_version);
+        self.leaves.next_row(billed.then(leaf).as_ref())?;
+        judged.push(at, clamped, verdict, found.key, cost);
+        let fact = Fact {
+            user: (!columns.users.is_null(row)).then(|| Sketch::hash(columns.users.value(row))),
+            cost,
+            ad,
+            price: found.number,
+            minute: u8::try_from(at.0.rem_euclid(HOUR) / MINUTE).unwrap_or(0),
+            kind: number,
+            verdict: verdict_number(verdict),
+            device: columns.device(row)?,
+            country: columns.country(row)?,
+        };
+        let hour = at.since(rules.day.start()) / HOUR;
+        shard.add(usize::try_from(hour).unwrap_or(0), fact)
+    }
 }
 
 fn what_is_known(bucket: &Bucket, key: Key) -> Result<(Option<InvalidCode>, bool), Error> {
@@ -122,45 +169,25 @@ impl<'a> Columns<'a> {
         })
     }
 
-    fn judge(
-        &self,
-        rules: &Rules,
-        row: usize,
-        known: Known,
-        shard: &mut Shard,
-        judged: &mut Judged,
-    ) -> Result<(), Error> {
-        let (at, clamped) = self.billing_time(rules, row)?;
+    fn kind(&self, row: usize) -> Result<(u8, EventKind), Error> {
         let kind = self.kinds.value(row);
-        let (number, kind) = (0_u8..)
-            .zip(KINDS)
-            .find(|(_, k)| k.as_str() == kind)
-            .ok_or_else(|| Error::Corrupt(format!("{kind:?} is not an event type")))?;
-        let verdict = rules.counting.verdict(known.invalid, known.standing, known.repeats);
-        let reported = self.reported_currency(row)?;
-        let (ad, campaign) = shard.ad(self.ads.value(row), self.campaigns.value(row))?;
-        let found = shard.prices.in_force(campaign, at, reported)?;
-        let micros = (!self.costs.is_null(row)).then(|| self.costs.value(row));
-        let cost = if verdict == Verdict::Billable {
-            let what = || format!("the cost of event {}", self.ids.value(row));
-            found.price.cost(kind, micros, reported).map_err(|e| Error::overflow(what())(e))?.nanos
-        } else {
-            0
-        };
-        judged.push(at, clamped, verdict, found.key, cost);
-        let fact = Fact {
-            user: (!self.users.is_null(row)).then(|| Sketch::hash(self.users.value(row))),
-            cost,
-            ad,
-            price: found.number,
-            minute: u8::try_from(at.0.rem_euclid(HOUR) / MINUTE).unwrap_or(0),
-            kind: number,
-            verdict: verdict_number(verdict),
-            device: self.device(row)?,
-            country: self.country(row)?,
-        };
-        let hour = at.since(rules.day.start()) / HOUR;
-        shard.add(usize::try_from(hour).unwrap_or(0), fact)
+        let found = (0_u8..).zip(KINDS).find(|(_, k)| k.as_str() == kind);
+        found.ok_or_else(|| Error::Corrupt(format!("{kind:?} is not an event type")))
+    }
+
+    fn billed(&self, row: usize, at: Timestamp, price: PriceKey, cost_nanos: i64, rules_version: u32) -> Billed<'_> {
+        Billed {
+            event_id: self.ids.value(row),
+            event_type: self.kinds.value(row),
+            campaign_id: self.campaigns.value(row),
+            ad_id: self.ads.value(row),
+            billing_time: at,
+            currency: price.currency,
+            price_model: price.model,
+            price_version: i64::from(price.version),
+            cost_nanos,
+            rules_version,
+        }
     }
 
     fn billing_time(&self, rules: &Rules, row: usize) -> Result<(Timestamp, bool), Error> {

@@ -3,8 +3,8 @@
 //! ```text
 //! bronze (pinned) ─▶ clicks: which may repeat ─▶ hashes: which ids can meet ─▶ bucket ─▶ judge ─▶ silver
 //!                    (chain, standing: pure)      (8 bytes a row)               one hash range   │
-//!                                                                                                ▼ facts
-//! runs ◀─ publish ◀─ audit (SQL over the staged files, positions) ◀──────────────────────────── gold
+//!                                                                                                ▼ facts, leaves
+//! runs ◀─ publish ◀─ audit (SQL over the staged files, positions) ◀───────────────── gold, Merkle tree
 //! ```
 //! [`job::recompute`] is the walk; every other file is one step of it. The rules themselves are `shared::verdict` and
 //! `shared::price`, the same kernel that the speed layer uses.
@@ -30,6 +30,7 @@ mod hashes;
 mod invalid;
 mod job;
 mod judge;
+mod leaves;
 mod names;
 mod positions;
 mod prices;
@@ -43,6 +44,7 @@ mod source;
 mod stage;
 pub mod standing;
 mod tasks;
+mod tree;
 
 pub use error::Error;
 pub use explain::explain;

@@ -8,7 +8,7 @@ use lake::LakeRoot;
 use lake::file::NewFile;
 use lake::run_record::{RunRecord, TableOutput};
 use lake::table::Table;
-use lake::tables::{GOLD_AD_MINUTE, GOLD_BILLING_DAY, GOLD_CAMPAIGN_HOUR, SILVER_EVENTS, TableDef};
+use lake::tables::{GOLD_AD_MINUTE, GOLD_BILLING_DAY, GOLD_CAMPAIGN_HOUR, GOLD_PROOF_BLOCKS, SILVER_EVENTS, TableDef};
 use serde_json::Value;
 use shared::time::Day;
 
@@ -19,7 +19,8 @@ use crate::progress::Step;
 use crate::runs::{Runs, number};
 
 /// The tables a run writes, in the order of their commits.
-pub(crate) const WRITTEN: [&TableDef; 4] = [&SILVER_EVENTS, &GOLD_AD_MINUTE, &GOLD_CAMPAIGN_HOUR, &GOLD_BILLING_DAY];
+pub(crate) const WRITTEN: [&TableDef; 5] =
+    [&SILVER_EVENTS, &GOLD_AD_MINUTE, &GOLD_CAMPAIGN_HOUR, &GOLD_BILLING_DAY, &GOLD_PROOF_BLOCKS];
 
 /// Where a run publishes, under which number.
 pub(crate) struct Target {

@@ -2,7 +2,7 @@
 //! Guarantee: nothing reaches the lake before [`Stage::publish`]; dropping the stage removes the folder.
 //! On crash: the folder `clickledger-batch-*` stays behind in the spill folder; it is never read again.
 
-use std::path::Path as FolderPath;
+use std::path::{Path as FolderPath, PathBuf};
 use std::sync::Arc;
 
 use lake::file::{EncodedFile, NewFile};
@@ -49,12 +49,35 @@ impl Stage {
     /// When the disk is full or away.
     pub(crate) fn keep(&self, table: &str, encoded: EncodedFile) -> Result<NewFile, Error> {
         let path = self.folder.path().join(Self::path(table, &encoded.file).as_ref());
-        let failed = |source| Error::Spill { folder: self.folder.path().display().to_string(), source };
         if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent).map_err(failed)?;
+            std::fs::create_dir_all(parent).map_err(|e| self.failed(e))?;
         }
-        std::fs::write(path, &encoded.bytes).map_err(failed)?;
+        std::fs::write(path, &encoded.bytes).map_err(|e| self.failed(e))?;
         Ok(encoded.file)
+    }
+
+    /// Keeps the leaves of a bucket's billed events until the tree is built.
+    ///
+    /// # Errors
+    /// When the disk is full or away.
+    pub(crate) fn keep_leaves(&self, bucket: u32, leaves: &[u8]) -> Result<(), Error> {
+        std::fs::write(self.leaves_path(bucket), leaves).map_err(|e| self.failed(e))
+    }
+
+    /// The leaves of a bucket.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub(crate) fn leaves(&self, bucket: u32) -> Result<Vec<u8>, Error> {
+        std::fs::read(self.leaves_path(bucket)).map_err(|e| self.failed(e))
+    }
+
+    fn leaves_path(&self, bucket: u32) -> PathBuf {
+        self.folder.path().join(format!("leaves-{bucket}"))
+    }
+
+    fn failed(&self, source: std::io::Error) -> Error {
+        Error::Spill { folder: self.folder.path().display().to_string(), source }
     }
 
     /// Stores the files in the lake; a commit makes them visible.
@@ -66,8 +89,7 @@ impl Stage {
         for file in files {
             let path = self.folder.path().join(Self::path(table.def().name, file).as_ref());
             let read = tokio::task::spawn_blocking(move || std::fs::read(path)).await?;
-            let failed = |source| Error::Spill { folder: self.folder.path().display().to_string(), source };
-            let bytes = read.map_err(failed)?.into();
+            let bytes = read.map_err(|e| self.failed(e))?.into();
             stored.push(table.store(EncodedFile { file: file.clone(), bytes }).await?);
         }
         Ok(stored)

@@ -43,10 +43,11 @@ pub struct BadRow {
     pub record: BadRecord,
 }
 
-/// The value of `id_hash` for an event id: XXH3-64, as a signed integer. Equal ids have equal hashes; different ids may.
+/// The value of `id_hash` for an event id: the first eight bytes of its SHA-256, as a signed integer of their order.
+/// Equal ids have equal hashes; different ids may. Rows in this order are in the order of the settlement's leaves.
 #[must_use]
 pub fn id_hash(event_id: &str) -> i64 {
-    xxhash_rust::xxh3::xxh3_64(event_id.as_bytes()).cast_signed()
+    shared::billed::key(event_id).prefix()
 }
 
 /// Rows of `bronze/events`, without the partition column.

@@ -6,12 +6,13 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use shared::merkle::Root;
 use shared::money::Currency;
 use shared::time::{Day, Timestamp};
 use shared::verdict::Counting;
 
 /// The version of this record's own form.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// A record that does not read.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +56,8 @@ pub struct RunRecord {
     pub outcome: RunOutcome,
     /// The pinned input tables (`bronze/events`, `bronze/bad`, …) and the version read of each.
     pub inputs: BTreeMap<String, u64>,
-    /// What was written (`silver/events`, `gold/ad_minute`, `gold/campaign_hour`, `gold/billing_day`).
+    /// What was written (`silver/events`, `gold/ad_minute`, `gold/campaign_hour`, `gold/billing_day`,
+    /// `gold/proof_blocks`).
     pub outputs: BTreeMap<String, TableOutput>,
     /// The counting rules in force.
     pub counting: Counting,
@@ -63,6 +65,8 @@ pub struct RunRecord {
     pub price_book_version: u32,
     /// Σ of the day's verdicts, every verdict of `Verdict::ALL` by its text, zeros included.
     pub verdicts: BTreeMap<String, u64>,
+    /// The tree over the billed events, one leaf each ([`shared::billed`]).
+    pub merkle: Root,
     /// What was counted, by currency.
     pub totals: BTreeMap<Currency, Totals>,
     /// Conservation by hour of billing time: archived = Σ verdicts. All 24 hours, in order.
@@ -219,6 +223,7 @@ mod tests {
             counting: Counting::default(),
             price_book_version: 2,
             verdicts: [("billable".to_owned(), 5)].into(),
+            merkle: shared::merkle::root_of(&[shared::merkle::Hash256([7; 32])]),
             totals: [(eur, Totals { impressions: 1, clicks: 2, conversions: 2, cost_nanos: i128::MAX })].into(),
             hours: vec![HourConservation {
                 hour: Day(20_000).start(),

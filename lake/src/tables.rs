@@ -116,7 +116,7 @@ use ColumnType::{Bool, Bytes, Day, Int, Long, NanoSum, Text, Time};
 pub static BRONZE_EVENTS: TableDef = TableDef {
     name: "bronze/events",
     columns: &[
-        must("id_hash", Long, "XXH3-64 of event_id, as a signed integer: equal ids have equal hashes"),
+        must("id_hash", Long, "the first 8 bytes of the SHA-256 of event_id, as a signed integer of their order"),
         must("event_id", Text, "the idempotency key, as sent"),
         must("event_type", Text, "impression, click or conversion"),
         must("event_time", Time, "when it happened, by the client"),
@@ -275,6 +275,24 @@ pub static GOLD_BILLING_DAY: TableDef = TableDef {
     append_only: false,
 };
 
+/// Every 1,024 leaves of the day's Merkle tree, as one node of it, and where in silver their events begin. The tree is
+/// [`shared::merkle`]'s, over the day's billed events in the order of their keys.
+pub static GOLD_PROOF_BLOCKS: TableDef = TableDef {
+    name: "gold/proof_blocks",
+    columns: &[
+        must("block", Long, "0, 1, 2, …: leaves from 1024 × block on"),
+        must("leaves", Long, "how many: 1024 but in the last block"),
+        must("node", Bytes, "the root of the tree over these leaves alone: 32 bytes"),
+        must("first_key", Long, "the first 8 bytes of the first leaf's key, as id_hash has them"),
+        must("silver_file", Int, "which of the run's silver files the first leaf's event is in, from 0"),
+        must("silver_row", Long, "its row there, from 0"),
+        must("day", Day, "UTC billing day"),
+    ],
+    sort: &["block"],
+    stats: &["block"],
+    append_only: false,
+};
+
 /// One row per batch run: what it read, decided and wrote ([`crate::run_record::RunRecord`]).
 pub static RUNS: TableDef = TableDef {
     name: "runs",
@@ -290,8 +308,16 @@ pub static RUNS: TableDef = TableDef {
 };
 
 /// Every table of the lake.
-pub static ALL: [&TableDef; 7] =
-    [&BRONZE_EVENTS, &BRONZE_BAD, &SILVER_EVENTS, &GOLD_AD_MINUTE, &GOLD_CAMPAIGN_HOUR, &GOLD_BILLING_DAY, &RUNS];
+pub static ALL: [&TableDef; 8] = [
+    &BRONZE_EVENTS,
+    &BRONZE_BAD,
+    &SILVER_EVENTS,
+    &GOLD_AD_MINUTE,
+    &GOLD_CAMPAIGN_HOUR,
+    &GOLD_BILLING_DAY,
+    &GOLD_PROOF_BLOCKS,
+    &RUNS,
+];
 
 /// The table with this name.
 #[must_use]

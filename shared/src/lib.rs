@@ -5,6 +5,7 @@
 //! [`serving_store::ServingStore`] are where the layers meet. Depends on no crate of ours. A thing moves here
 //! only when two crates need it.
 
+pub mod billed;
 pub mod config;
 pub mod directory;
 pub mod error;
@@ -14,6 +15,7 @@ pub mod event_log;
 pub mod http;
 pub mod id;
 mod json;
+pub mod merkle;
 pub mod money;
 pub mod partition;
 pub mod price;

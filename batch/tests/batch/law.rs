@@ -1,4 +1,4 @@
-//! The law: silver and gold are what a naive walk through the whole archive says, whatever the files, the threads
+//! The law: silver, gold and the Merkle root are what a naive walk through the whole archive says, whatever the files, the threads
 //! and the memory.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,6 +39,8 @@ async fn check(world: &World, specs: &[Spec], layout: Layout) {
         assert_eq!(world.rows(&record, "gold/ad_minute").await, model::ad_minutes(&judged, day));
         assert_eq!(world.rows(&record, "gold/campaign_hour").await, model::campaign_hours(&judged, day));
         assert_eq!(world.rows(&record, "gold/billing_day").await, model::billing_lines(&judged, day));
+        let tree = (record.merkle.root.to_string(), record.merkle.leaves);
+        assert_eq!(tree, model::merkle(&judged, day), "leaves of {day}");
     }
 }
 

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use lake::convert::Archived;
+use sha2::{Digest, Sha256};
 use shared::event::{EventKind, Fingerprint};
 use shared::price::{PriceBook, PriceModel};
 use shared::sketch::Sketch;
 use shared::time::{DAY, Day, HOUR, MINUTE, Timestamp};
-use shared::verdict::InvalidCode;
+use shared::verdict::{Counting, InvalidCode};
 
 /// What becomes of one event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -204,4 +205,30 @@ pub(crate) fn billing_lines(judged: &[Judged], day: Day) -> Vec<Vec<String>> {
         key.into_iter().chain(words(&c)).chain(others.iter().map(u64::to_string)).collect()
     };
     cells.into_iter().map(row).collect()
+}
+
+/// The Merkle root of the day's billed events and how many they are, by RFC 6962 and the documented leaf.
+pub(crate) fn merkle(judged: &[Judged], day: Day) -> (String, u64) {
+    let sha256 = |bytes: &[u8]| -> [u8; 32] { Sha256::digest(bytes).into() };
+    let mut leaves: BTreeMap<[u8; 32], [u8; 32]> = BTreeMap::new();
+    for j in billable(judged, day) {
+        let e = &j.row.event;
+        let (at, rules) = (j.row.billing_time.0, Counting::default().rules_version);
+        let priced = format!("{}|{}|{}|{}|{rules}", j.currency, j.model, j.version, j.cost);
+        let body = format!("v1|billable|{}|{}|{}|{}|{at}|{priced}", e.event_id, e.kind, e.campaign_id, e.ad_id);
+        let key = sha256(e.event_id.as_str().as_bytes());
+        let leaf = sha256(&[&[0][..], &key, &sha256(body.as_bytes())].concat());
+        assert_eq!(leaves.insert(key, leaf), None);
+    }
+    let root = mth(&leaves.values().copied().collect::<Vec<_>>());
+    (root.iter().map(|b| format!("{b:02x}")).collect(), leaves.len() as u64)
+}
+
+fn mth(leaves: &[[u8; 32]]) -> [u8; 32] {
+    let k = (0..).map(|e| 1 << e).take_while(|k| *k < leaves.len()).last();
+    match (leaves, k) {
+        ([], _) => Sha256::digest([]).into(),
+        (leaves, Some(k)) => Sha256::digest([&[1][..], &mth(&leaves[..k]), &mth(&leaves[k..])].concat()).into(),
+        (leaves, None) => leaves[0],
+    }
 }

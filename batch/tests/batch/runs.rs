@@ -120,7 +120,7 @@ async fn of_two_runs_at_once_one_wins() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_dies_between_two_tables_is_invisible_and_the_next_one_succeeds() {
-    for dies_after in 1..=4_u64 {
+    for dies_after in 1..=5_u64 {
         let world = World::new();
         let archive = world.take(&[click(1, 0), click(2, HOUR)], Layout::Sorted(9)).await;
         let (deps, settings, died) = (world.deps.clone(), world.settings.clone(), Arc::new(AtomicBool::new(false)));

@@ -12,13 +12,17 @@ use arrow::datatypes::DataType;
 use lake::run_record::{
     HourConservation, OutputFile, PartitionConservation, RunOutcome, RunRecord, TableOutput, Totals,
 };
-use lake::tables::{GOLD_AD_MINUTE, GOLD_BILLING_DAY, GOLD_CAMPAIGN_HOUR, RUNS, SILVER_EVENTS, TableDef};
+use lake::tables::{
+    GOLD_AD_MINUTE, GOLD_BILLING_DAY, GOLD_CAMPAIGN_HOUR, GOLD_PROOF_BLOCKS, RUNS, SILVER_EVENTS, TableDef,
+};
 use lake::{LakeRoot, Table};
 use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
 use reconcile::{Deps, Outcome, Request, Settings};
+use shared::billed::{Billed, key};
 use shared::event::{Country, DeviceType, EventKind};
 use shared::id::{AdId, CampaignId};
+use shared::merkle::{Hash256, Root, root_of};
 use shared::money::Currency;
 use shared::rollup::{Counts, RollupKey, RollupRow, RowVersion};
 use shared::serving_store::{Flush, ServingStore, WriterStatus};
@@ -195,11 +199,12 @@ impl World {
     /// Batch's part: gold and run record of `facts`.
     pub(crate) async fn batch(&self, day: Day, run: u64, facts: &[Fact]) -> RunRecord {
         let mut record = record(day, run, facts);
-        let tables: [(&'static TableDef, RecordBatch); 4] = [
+        let tables: [(&'static TableDef, RecordBatch); 5] = [
             (&SILVER_EVENTS, silver(day, facts)),
             (&GOLD_AD_MINUTE, rollups(&GOLD_AD_MINUTE, day, facts)),
             (&GOLD_CAMPAIGN_HOUR, rollups(&GOLD_CAMPAIGN_HOUR, day, facts)),
             (&GOLD_BILLING_DAY, billing(facts)),
+            (&GOLD_PROOF_BLOCKS, proof_blocks(day, facts)),
         ];
         for (def, batch) in tables {
             let mut table = Table::open(&self.lake, def).await.unwrap();
@@ -277,7 +282,7 @@ fn record(day: Day, run: u64, facts: &[Fact]) -> RunRecord {
         bad: 1,
     };
     RunRecord {
-        format_version: 1,
+        format_version: lake::run_record::FORMAT_VERSION,
         code_version: 1,
         day,
         run,
@@ -287,6 +292,7 @@ fn record(day: Day, run: u64, facts: &[Fact]) -> RunRecord {
         counting: Counting::default(),
         price_book_version: 1,
         verdicts: verdicts(&|_| true),
+        merkle: merkle(day, facts),
         totals,
         hours: day
             .hours()
@@ -441,12 +447,67 @@ fn billing(facts: &[Fact]) -> RecordBatch {
     })
 }
 
+/// The id of fact `i`.
+pub(crate) fn event_id(i: usize) -> String {
+    format!("event-{i}")
+}
+
+/// The facts with their numbers, in the order of their ids' hashes, as silver has them.
+fn in_order(facts: &[Fact]) -> Vec<(usize, &Fact)> {
+    let mut facts: Vec<_> = facts.iter().enumerate().collect();
+    facts.sort_by_key(|(i, _)| key(&event_id(*i)));
+    facts
+}
+
+/// Row in silver, key and hash of every leaf.
+fn leaves(day: Day, facts: &[Fact]) -> Vec<(usize, Hash256, Hash256)> {
+    let billed = |(row, (i, fact)): (usize, (usize, &Fact))| {
+        let (id, campaign, ad) = (event_id(i), fact.campaign_id(), fact.ad_id());
+        let billed = Billed {
+            event_id: &id,
+            event_type: fact.kind.as_str(),
+            campaign_id: campaign.as_ref(),
+            ad_id: ad.as_ref(),
+            billing_time: fact.at(day),
+            currency: fact.currency(),
+            price_model: "cpc",
+            price_version: 1,
+            cost_nanos: fact.nanos,
+            rules_version: Counting::default().rules_version,
+        };
+        let leaf = billed.leaf(&mut String::new());
+        (fact.verdict == Verdict::Billable).then(|| (row, leaf.key, leaf.hash()))
+    };
+    in_order(facts).into_iter().enumerate().filter_map(billed).collect()
+}
+
+fn merkle(day: Day, facts: &[Fact]) -> Root {
+    root_of(&leaves(day, facts).iter().map(|(_, _, hash)| *hash).collect::<Vec<_>>())
+}
+
+fn proof_blocks(day: Day, facts: &[Fact]) -> RecordBatch {
+    let leaves = leaves(day, facts);
+    let blocks: Vec<_> = leaves.chunks(1_024).collect();
+    let long = |of: &dyn Fn(usize) -> i64| -> ArrayRef { Arc::new((0..blocks.len()).map(of).collect::<Int64Array>()) };
+    let node = |block: &[(usize, Hash256, Hash256)]| root_of(&block.iter().map(|l| l.2).collect::<Vec<_>>()).root.0;
+    let columns: Vec<ArrayRef> = vec![
+        long(&|i| i as i64),
+        long(&|i| blocks[i].len() as i64),
+        Arc::new(BinaryArray::from_iter_values(blocks.iter().map(|b| node(b)))),
+        long(&|i| blocks[i][0].1.prefix()),
+        Arc::new(Int32Array::from(vec![0; blocks.len()])),
+        long(&|i| blocks[i][0].0 as i64),
+    ];
+    RecordBatch::try_new(GOLD_PROOF_BLOCKS.file_schema(), columns).unwrap()
+}
+
 fn silver(day: Day, facts: &[Fact]) -> RecordBatch {
-    batch(&SILVER_EVENTS, facts.len(), |i, column| {
-        let fact = &facts[i];
+    let ordered = in_order(facts);
+    batch(&SILVER_EVENTS, facts.len(), |row, column| {
+        let (i, fact) = ordered[row];
         let at = fact.at(day);
         match column {
-            "event_id" => format!("event-{i}"),
+            "event_id" => event_id(i),
             "event_type" => fact.kind.as_str().to_owned(),
             "ad_id" => fact.ad_id().to_string(),
             "campaign_id" => fact.campaign_id().to_string(),
