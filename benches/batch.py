@@ -51,7 +51,31 @@ def run(bench):
     same = measure.run([*peer, "compare", data / "lake", DAY, out]).json()
     if same["differ"]:
         raise SystemExit(f"the two sides differ: {same}")
-    return table(bench, steps, ours, peers, same)
+    more = proofs(bench, data, steps, ours)
+    return table(bench, steps, ours, peers, same) + more
+
+
+def proofs(bench, data, steps, ours):
+    """What the Merkle tree adds to the batch run, and what one proof takes, on the same day."""
+    steps["`reconcile run`, signing included"] = bench.cli(data, "reconcile", "run", "--force", "--date", DAY)
+    ran = measure.run([bench.programs["proof"], "--data", data, "--date", DAY, "--seed", bench.args.seed]).json()
+    found, cpu = ran["proofs"], measure.median([r.cpu for r in ours])
+    hashing = (ran["leafNanosPerEvent"] + ran["treeNanosPerEvent"]) * found["dayLeaves"] / 1e9
+
+    def row(name, millis):
+        return f"| {name} | {millis['p50']:.2f} | {millis['p99']:.2f} | {millis['most']:.2f} |"
+
+    return [
+        "",
+        f"Proofs on the same day: {found['dayLeaves']:,} leaves. A leaf takes {ran['leafNanosPerEvent']:.0f} ns of CPU, "
+        f"its share of the tree {ran['treeNanosPerEvent']:.0f} ns: {hashing:.2f} s, {hashing / cpu:.1%} of the batch run.",
+        "",
+        f"| {found['proofs']:,} proofs, half of billed events, half of unknown ids, at most {found['largestBytes']:,} bytes "
+        "| p50 ms | p99 ms | most ms |",
+        "|---|---|---|---|",
+        row("made (`settlement prove`, tables opened each time)", found["proveMillis"]),
+        row("checked (`settlement verify --proof`)", found["verifyMillis"]),
+    ]
 
 
 def check(ours, theirs):

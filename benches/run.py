@@ -39,7 +39,7 @@ class Bench:
     def build(self):
         """The binary as users build it, and the bench programs."""
         self.binary = cargo("--bin", "clickledger")["clickledger"]
-        self.programs = cargo("--bench", "speed", "--bench", "query")
+        self.programs = cargo("--bench", "speed", "--bench", "query", "--bench", "proof")
 
     def cli(self, data, *command):
         """Runs clickledger on a data folder."""

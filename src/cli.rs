@@ -98,7 +98,7 @@ pub enum Command {
     /// What was refused: look at it, and replay it once it is mended.
     #[command(subcommand)]
     Bad(Bad),
-    /// API keys and click-signing keys.
+    /// API keys, click-signing keys and settlement keys.
     #[command(subcommand)]
     Keys(Keys),
     /// Sign a click or impression URL.
@@ -337,10 +337,39 @@ pub enum Settlement {
         #[arg(long)]
         settlement_version: Option<u32>,
     },
-    /// Check a settlement folder; needs nothing but the folder.
+    /// Check a settlement, or a proof against it; needs nothing but its folder (or the URL of its files).
+    #[command(
+        after_help = "Examples:\n  clickledger settlement verify clickledger-data/settlement/day=2026-01-05/v=1\n  \
+        clickledger settlement verify --key keys.json --proof proof.json FOLDER\n  \
+        clickledger settlement verify http://127.0.0.1:8081/v1/reports/reconcile/2026-01-05/files"
+    )]
     Verify {
-        /// The folder that holds manifest.json.
+        /// The folder that holds manifest.json and manifest.sig, or http://HOST:PORT/v1/reports/reconcile/DAY/files.
+        #[arg(value_name = "FOLDER|URL")]
         folder: PathBuf,
+        /// The API key, for a URL.
+        #[arg(long, env = "CLICKLEDGER_API_KEY", hide_env_values = true, value_name = "KEY")]
+        api_key: Option<String>,
+        /// Check this proof against the manifest alone, instead of the folder's lines.
+        #[arg(long, value_name = "FILE")]
+        proof: Option<PathBuf>,
+        /// Who must have signed: a public key (base64), or a file with one or with a list (settlement/keys.json) that
+        /// you got by another way than the folder.
+        #[arg(long, value_name = "KEY|FILE")]
+        key: Option<String>,
+    },
+    /// Prove of one event that it is billed in a settlement, or that it is not, without showing any other.
+    #[command(after_help = "Example:\n  clickledger settlement prove --event EVENT_ID --date 2026-01-05 > proof.json")]
+    Prove {
+        /// The event.
+        #[arg(long, value_name = "ID")]
+        event: String,
+        /// The billing day; absent: whichever settled day bills it.
+        #[arg(long)]
+        date: Option<Day>,
+        /// The version (default: the newest).
+        #[arg(long, requires = "date")]
+        settlement_version: Option<u32>,
     },
 }
 
@@ -384,7 +413,8 @@ pub enum Bad {
 pub enum Keys {
     /// Make a key. An API key is shown once.
     #[command(
-        after_help = "Examples:\n  clickledger keys create api --tenant adv-1 --scopes reports\n  clickledger keys create signing"
+        after_help = "Examples:\n  clickledger keys create api --tenant adv-1 --scopes reports\n  clickledger keys create signing\n  \
+        clickledger keys create settlement"
     )]
     Create {
         /// Which sort.
@@ -397,8 +427,12 @@ pub enum Keys {
         #[arg(long, value_delimiter = ',', default_value = "reports")]
         scopes: Vec<String>,
     },
-    /// Make a new signing key; the one before stays valid for links already out.
-    Rotate,
+    /// Make a new key in the place of the newest: links already out, and settlements already published, stay valid.
+    Rotate {
+        /// Which sort.
+        #[arg(value_enum, default_value_t = KeySort::Signing)]
+        sort: KeySort,
+    },
     /// End a key.
     Revoke {
         /// Which sort.
@@ -418,6 +452,8 @@ pub enum KeySort {
     Api,
     /// For signing click URLs and events.
     Signing,
+    /// For signing settlements.
+    Settlement,
 }
 
 /// `sign`.

@@ -35,6 +35,7 @@ fn one(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         speed::Error,
         lake::Error,
         reconcile::Error,
+        reconcile::keys::KeyError,
         serving::Error,
         shared::directory::DirectoryError,
         shared::event_log::LogError,

@@ -79,6 +79,12 @@ impl Folder {
         self.0.join("keys/api_keys.json")
     }
 
+    /// Settlement keys (secrets).
+    #[must_use]
+    pub fn settlement_keys(&self) -> PathBuf {
+        self.0.join("keys/settlement_keys.json")
+    }
+
     /// Click-signing keys (secrets).
     #[must_use]
     pub fn signing_keys(&self) -> PathBuf {

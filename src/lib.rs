@@ -12,6 +12,7 @@ pub mod folder;
 pub mod output;
 pub mod price_store;
 pub mod settings;
+mod settlement_keys;
 pub mod simulate;
 pub mod traffic;
 pub mod wiring;

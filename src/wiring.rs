@@ -24,6 +24,7 @@ use crate::exit::Usage;
 use crate::folder::Folder;
 use crate::price_store::PriceStore;
 use crate::settings::Settings;
+use crate::settlement_keys;
 use crate::simulate::{Draft, Proof, Signer};
 
 /// How often a long-running role looks for new prices, ads and keys.
@@ -318,9 +319,10 @@ impl Parts {
     /// What reconcile works on.
     ///
     /// # Errors
-    /// When lake or serving store cannot be opened.
-    pub fn reconcile_deps(&self) -> anyhow::Result<reconcile::Deps> {
+    /// When lake, serving store or settlement keys cannot be opened.
+    pub async fn reconcile_deps(&self) -> anyhow::Result<reconcile::Deps> {
         Ok(reconcile::Deps {
+            signer: settlement_keys::signer(self).await?,
             lake: self.lake_root()?,
             data: self.data_root()?,
             store: self.serving_store()?,

@@ -7,6 +7,7 @@ mod kill;
 mod law;
 mod naive;
 mod oracle;
+mod proof;
 mod rerun;
 mod support;
 mod tidy;

@@ -3,6 +3,8 @@
 //! Reads: `gold/ad_minute`, `gold/campaign_hour`, `gold/billing_day`, `silver/events`. Writes: nothing.
 //! Never: depends on how rows are laid out in files; a sorted layout only makes it faster.
 
+use std::ops::Range;
+
 use arrow::array::RecordBatch;
 use futures::{StreamExt, TryStreamExt};
 use lake::LakeRoot;
@@ -10,8 +12,9 @@ use lake::run_record::{OutputFile, RunRecord};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::{ParquetRecordBatchStream, ParquetRecordBatchStreamBuilder};
-use parquet::file::metadata::ParquetMetaData;
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
 use parquet::file::statistics::Statistics;
 use shared::event::{Country, DeviceType};
 use shared::id::{AdId, CampaignId};
@@ -23,7 +26,7 @@ use shared::time::{HOUR, Timestamp};
 use crate::checksum::Sha256Sum;
 use crate::columns::Columns;
 use crate::error::Error;
-use crate::object_file::ObjectFile;
+use crate::object_file::{self, ObjectFile};
 
 /// Rows decoded at a time.
 const BATCH_ROWS: usize = 8_192;
@@ -36,6 +39,8 @@ pub const CAMPAIGN_HOUR: &str = "gold/campaign_hour";
 pub const BILLING_DAY: &str = "gold/billing_day";
 /// The table of judged events.
 pub const SILVER: &str = "silver/events";
+/// The table of the Merkle tree's nodes.
+pub const PROOF_BLOCKS: &str = "gold/proof_blocks";
 
 /// The files of one run.
 pub struct Gold {
@@ -58,13 +63,18 @@ impl Gold {
         Ok(gold)
     }
 
+    /// The same without reading anything yet: for what is checked otherwise, as a proof is by its root.
+    pub(crate) fn unchecked(lake: LakeRoot, record: RunRecord) -> Self {
+        Self { lake, record }
+    }
+
     /// The run that wrote it.
     #[must_use]
     pub fn record(&self) -> &RunRecord {
         &self.record
     }
 
-    fn files(&self, table: &str) -> Result<&[OutputFile], Error> {
+    pub(crate) fn files(&self, table: &str) -> Result<&[OutputFile], Error> {
         let output = self.record.output(table).ok_or_else(|| {
             let run = self.record.run;
             Error::damaged(format!("the record of run {run} of {}", self.record.day), format!("no output {table}"))
@@ -137,6 +147,29 @@ impl Gold {
         let builder =
             ParquetRecordBatchStreamBuilder::new(reader).await.map_err(|e| Error::damaged(path.clone(), e))?;
         Ok((path, builder))
+    }
+
+    /// The rows `wanted` of one file, in order.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`], [`Error::Objects`].
+    pub(crate) async fn rows(
+        &self,
+        table: &str,
+        file: &OutputFile,
+        columns: &[&str],
+        wanted: Range<u64>,
+    ) -> Result<Vec<RecordBatch>, Error> {
+        let path = self.path(table, &file.path);
+        let reader = ObjectFile { store: self.lake.store(), path: path.clone(), size: file.bytes };
+        let damaged = |e| Error::damaged(path.clone(), e);
+        // Pages before the wanted rows are skipped by their index, unread.
+        let options = ArrowReaderOptions::new().with_offset_index_policy(PageIndexPolicy::Optional);
+        let builder = ParquetRecordBatchStreamBuilder::new_with_options(reader, options).await.map_err(damaged)?;
+        let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
+        let (groups, selection) = object_file::select(builder.metadata(), wanted);
+        let builder = builder.with_projection(mask).with_row_groups(groups).with_row_selection(selection);
+        build(builder, &path)?.try_collect().await.map_err(damaged)
     }
 
     /// The batches of `table`, in file and row order, with only `columns` read (all where empty).

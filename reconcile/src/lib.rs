@@ -4,10 +4,11 @@
 //! runs ─▶ gold (files of one run, by checksum)
 //!           │ hour by hour                        ┌─▶ reports/drift/day=….json
 //!           ├─▶ compare ─▶ correct ─▶ serving ────┤
-//!           └─▶ lines ─▶ staging ─▶ sequence ─▶ settlement/day=…/v=N/ (manifest last)
+//!           └─▶ lines ─▶ staging ─▶ sequence (manifest, signature) ─▶ settlement/day=…/v=N/ (manifest last)
 //! ```
 //! [`worker::run`] is one job per day: it measures the drift, makes every hour exact and owned, and publishes the
 //! settlement. [`rebuild::run`] fills an empty serving store. [`verify::verify`] needs only a settlement folder.
+//! [`prove::prove`] proves that one event is billed, or that it is not; a [`proof::Proof`] needs only the manifest.
 //!
 //! Guarantees: exact beats approximate for ever (hours are owned); a second run changes nothing; nothing is
 //! overwritten or published when a sum does not balance; a published settlement never changes, and a restatement is
@@ -22,10 +23,13 @@ pub mod correct;
 pub mod drift;
 mod error;
 pub mod gold;
+pub mod keys;
 mod line_file;
 mod lines;
 pub mod manifest;
 mod object_file;
+pub mod proof;
+pub mod prove;
 pub mod publish;
 pub mod rebuild;
 pub mod report;
@@ -33,6 +37,7 @@ pub mod runs;
 mod sequence;
 mod settings;
 pub mod settlements;
+pub mod signature;
 pub mod verify;
 pub mod worker;
 
@@ -40,4 +45,5 @@ pub use causes::{Candidates, Explanation, ShownBy};
 pub use drift::{Distance, Distances, Pair};
 pub use error::Error;
 pub use settings::Settings;
+pub use signature::{PublicKey, Signer};
 pub use worker::{Deps, Outcome, Progress, Request, run};

@@ -1,20 +1,24 @@
 //! The manifest: what a settlement folder holds and where it came from. Written last, never changed.
 //! Guarantee: the same inputs give the same bytes; nothing in it is a wall-clock time.
-//! Signature and Merkle root are not part of schema version 1; they come with a version of their own.
+//! It states the root of the Merkle tree over the billed events; its own signature stands beside it
+//! ([`crate::signature`]).
 
 use std::collections::BTreeMap;
 
 use lake::run_record::{HourConservation, PartitionConservation, integer_text};
 use serde::{Deserialize, Serialize};
+use shared::merkle::Root;
 use shared::money::{Currency, Overflow};
 use shared::rollup::Counts;
 use shared::time::Day;
 use shared::verdict::Counting;
 
+use crate::checksum::sha256;
 use crate::lines::{EXCLUDED, Line};
+use crate::signature::SIGNATURE;
 
 /// The version of the manifest's form.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 /// Its file name.
 pub const MANIFEST: &str = "manifest.json";
 /// The coreutils checksum list beside it.
@@ -46,6 +50,8 @@ pub struct Manifest {
     pub row_count: u64,
     /// SHA-256 of the lines without their version (docs/settlement.md says how): equal means nothing was restated.
     pub content_sha256: String,
+    /// The tree over the billed events: equal means that the very same events are billed for the same prices.
+    pub merkle: Root,
     /// Control totals by currency.
     pub totals: BTreeMap<Currency, Total>,
     /// Events of the day by verdict, every verdict.
@@ -154,11 +160,11 @@ impl Manifest {
         serde_json::from_slice(bytes)
     }
 
-    /// The bytes of [`CHECKSUMS`], as `sha256sum` writes them: the files in order, then the manifest.
+    /// The bytes of [`CHECKSUMS`], as `sha256sum` writes them: the files in order, the manifest, its signature.
     #[must_use]
-    pub fn checksums(&self, manifest_sha256: &str) -> Vec<u8> {
-        let lines = self.files.iter().map(|f| (f.sha256.as_str(), f.path.as_str()));
-        let all = lines.chain(std::iter::once((manifest_sha256, MANIFEST)));
+    pub fn checksums(&self, manifest: &[u8], signature: &[u8]) -> Vec<u8> {
+        let lines = self.files.iter().map(|f| (f.sha256.clone(), f.path.as_str()));
+        let all = lines.chain([(sha256(manifest), MANIFEST), (sha256(signature), SIGNATURE)]);
         all.map(|(sum, name)| format!("{sum}  {name}\n")).collect::<String>().into_bytes()
     }
 }

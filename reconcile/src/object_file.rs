@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, TryFutureExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
-use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, RowSelection};
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
@@ -19,6 +19,23 @@ pub(crate) struct ObjectFile {
     pub(crate) store: Arc<dyn ObjectStore>,
     pub(crate) path: Path,
     pub(crate) size: u64,
+}
+
+/// The row groups that hold a row of `wanted`, and the selection of these rows counted over those groups.
+pub(crate) fn select(file: &ParquetMetaData, wanted: Range<u64>) -> (Vec<usize>, RowSelection) {
+    let (mut groups, mut ranges, mut first, mut counted) = (Vec::new(), Vec::new(), 0_u64, 0_usize);
+    for (i, group) in file.row_groups().iter().enumerate() {
+        let rows = u64::try_from(group.num_rows()).unwrap_or(0);
+        let within = |row: u64| usize::try_from(row.clamp(first, first + rows) - first).unwrap_or(usize::MAX);
+        let (from, to) = (within(wanted.start), within(wanted.end));
+        if from < to {
+            groups.push(i);
+            ranges.push(counted + from..counted + to);
+            counted += within(first + rows);
+        }
+        first += rows;
+    }
+    (groups, RowSelection::from_consecutive_ranges(ranges.into_iter(), counted))
 }
 
 fn external(error: object_store::Error) -> ParquetError {

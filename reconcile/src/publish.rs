@@ -1,29 +1,31 @@
-//! Publishing a settlement: lines → staged files → a claimed number → the folder, manifest last.
+//! Publishing a settlement: lines → staged files → a signed manifest → a claimed number → the folder, manifest last.
 //! Guarantee: readers see a whole settlement or none; a published one never changes; the sequence has no gap;
-//! the same lines are never published twice.
+//! the same lines over the same billed events are never published twice.
 //! On crash: before the claim nothing is visible; after it, the next publisher (of any day) completes it.
 //! Never: overwrites a manifest, or publishes lines of a run older than the one already settled.
 
 use lake::run_record::RunRecord;
+use shared::merkle::Root;
 use shared::time::Timestamp;
 
 use crate::balance;
 use crate::checksum::{Sha256Sum, sha256};
 use crate::error::Error;
-use crate::gold::{BILLING_DAY, Gold};
+use crate::gold::{BILLING_DAY, Gold, PROOF_BLOCKS, SILVER};
 use crate::line_file::Form;
 use crate::lines::{COLUMNS, Line, LineKey, from_gold};
 use crate::manifest::{Conservation, File, Generator, Input, Manifest, SCHEMA_VERSION, Sums};
 use crate::sequence::{self, Claim, Claimed, staged_name};
 use crate::settings::Settings;
 use crate::settlements::{FOLDER, Settlements};
+use crate::signature::Signer;
 
 /// What publishing did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Published {
     /// A new version is there.
     New(Manifest),
-    /// The newest version has these very lines: nothing was written.
+    /// The newest version has these very lines and events: nothing was written.
     Unchanged(Manifest),
 }
 
@@ -37,12 +39,23 @@ impl Published {
     }
 }
 
-/// What the lines of a run add up to.
+/// What the lines of a run add up to, and the events behind them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Content {
     pub(crate) sums: Sums,
     /// The checksum over all lines without their version.
     pub sha256: String,
+    /// The tree over the billed events.
+    pub merkle: Root,
+}
+
+impl Content {
+    /// Whether `manifest` settles just this. Lines alone do not say so: another event may bill in the place of one of
+    /// the same price, and then a proof of the old version must not stand for the new one.
+    #[must_use]
+    pub fn is_settled_by(&self, manifest: &Manifest) -> bool {
+        manifest.content_sha256 == self.sha256 && manifest.merkle == self.merkle
+    }
 }
 
 /// Reads all lines once: their order is checked, their sums are held against the run.
@@ -69,10 +82,23 @@ pub async fn content(gold: &Gold) -> Result<Content, Error> {
     let mut findings = balance::conservation(record.day, &record.hours, &record.partitions, &record.verdicts);
     findings.extend(balance::lines(&sums, record));
     if findings.is_empty() {
-        Ok(Content { sums, sha256: checksum.hex() })
+        Ok(Content { sums, sha256: checksum.hex(), merkle: record.merkle })
     } else {
         Err(Error::Unbalanced { day: record.day, findings })
     }
+}
+
+/// How and why a settlement is published.
+#[derive(Debug, Clone, Copy)]
+pub struct Order<'a> {
+    /// Signs the manifest.
+    pub signer: &'a Signer,
+    /// How lines are cut into files, how long leftovers stay.
+    pub settings: &'a Settings,
+    /// Why there is a new version; worked out from what changed where absent.
+    pub reason: Option<&'a str>,
+    /// Now.
+    pub now: Timestamp,
 }
 
 /// Publishes the lines of `gold` unless the newest version of the day has them already.
@@ -83,16 +109,14 @@ pub async fn publish(
     settlements: &Settlements,
     gold: &Gold,
     content: &Content,
-    settings: &Settings,
-    reason: Option<&str>,
-    now: Timestamp,
+    order: Order<'_>,
 ) -> Result<Published, Error> {
-    let record = gold.record();
+    let (record, Order { settings, now, .. }) = (gold.record(), order);
     loop {
         let taken = sequence::complete_newest(settlements).await?;
         let newest = settlements.newest(record.day).await?;
         if let Some(newest) = &newest {
-            if newest.content_sha256 == content.sha256 {
+            if content.is_settled_by(newest) {
                 remove_old_staged(settlements, settings, now).await?;
                 return Ok(Published::Unchanged(newest.clone()));
             }
@@ -102,10 +126,8 @@ pub async fn publish(
         }
         let version = newest.as_ref().map_or(1, |m| m.version + 1);
         let files = stage(settlements, gold, version, settings.rows_per_file).await?;
-        let manifest = manifest(record, content, newest.as_ref(), taken + 1, files, reason);
-        let bytes = manifest.to_bytes().map_err(|e| Error::damaged("the manifest", e))?;
-        let text = String::from_utf8(bytes).map_err(|e| Error::damaged("the manifest", e))?;
-        let claim = Claim { day: record.day, version, manifest: text };
+        let manifest = manifest(record, content, newest.as_ref(), taken + 1, files, order.reason);
+        let claim = signed(&manifest, order.signer)?;
         match sequence::claim(settlements, taken + 1, &claim).await? {
             Claimed::Won => {
                 sequence::complete(settlements, taken + 1).await?;
@@ -115,6 +137,17 @@ pub async fn publish(
             Claimed::Lost => tracing::info!(sequence = taken + 1, "another settlement took the number; planning anew"),
         }
     }
+}
+
+/// The manifest with its signature, as a number is claimed for them.
+fn signed(manifest: &Manifest, signer: &Signer) -> Result<Claim, Error> {
+    let text = |bytes: serde_json::Result<Vec<u8>>| {
+        let bytes = bytes.map_err(|e| Error::damaged("the manifest", e))?;
+        String::from_utf8(bytes).map_err(|e| Error::damaged("the manifest", e))
+    };
+    let (day, version, manifest) = (manifest.day, manifest.version, text(manifest.to_bytes())?);
+    let signature = text(signer.sign(manifest.as_bytes()).to_bytes())?;
+    Ok(Claim { day, version, manifest, signature })
 }
 
 /// Writes the files of lines under their checksums and answers what the manifest says of them.
@@ -185,6 +218,7 @@ fn manifest(
         files,
         row_count: content.sums.rows,
         content_sha256: content.sha256.clone(),
+        merkle: content.merkle,
         totals: content.sums.totals.clone(),
         verdicts: record.verdicts.clone(),
         conservation: Conservation {
@@ -205,11 +239,11 @@ fn manifest(
     }
 }
 
-/// What batch read, and the gold the lines were read from.
+/// What batch read, the gold the lines were read from, and what proofs will be read from.
 fn inputs(record: &RunRecord) -> Vec<Input> {
     let read = record.inputs.iter().map(|(table, version)| Input { table: table.clone(), version: *version });
-    let gold = record.output(BILLING_DAY).map(|o| Input { table: BILLING_DAY.to_owned(), version: o.version });
-    read.chain(gold).collect()
+    let made = [BILLING_DAY, PROOF_BLOCKS, SILVER].into_iter().filter_map(|table| Some((table, record.output(table)?)));
+    read.chain(made.map(|(table, o)| Input { table: table.to_owned(), version: o.version })).collect()
 }
 
 /// Why a version exists: what changed since the one before.

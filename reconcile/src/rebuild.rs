@@ -43,7 +43,7 @@ pub async fn run(deps: &Deps, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<Re
         }
         // Only lines that were published are settled: newer ones are shown as reconciled until they are.
         let content = publish::content(&gold).await?;
-        if let Some(manifest) = settlements.newest(day).await?.filter(|m| m.content_sha256 == content.sha256) {
+        if let Some(manifest) = settlements.newest(day).await?.filter(|m| content.is_settled_by(m)) {
             deps.store.mark_settled(day, manifest.version).await?;
             done.settled += 1;
         }

@@ -1,4 +1,4 @@
-//! The run records of batch, read from the `runs` table: which gold stands for a day.
+//! The run records of batch, read from the `runs` table: which gold stands for a day, or stood for a settlement.
 //! Reads: `runs`. Writes: nothing. Guarantee: the newest run of a day is the one with the largest number.
 
 use std::collections::BTreeMap;
@@ -23,6 +23,22 @@ pub async fn newest(lake: &LakeRoot, day: Day) -> Result<Option<RunRecord>, Erro
         read(&table, &file, &mut newest).await?;
     }
     Ok(newest)
+}
+
+/// Run `run` of `day`.
+///
+/// # Errors
+/// As [`newest`]; [`Error::Damaged`] when there is no such run.
+pub async fn one(lake: &LakeRoot, day: Day, run: u64) -> Result<RunRecord, Error> {
+    let table = Table::open(lake, &RUNS).await?;
+    for file in table.files_of(day)?.into_iter().rev() {
+        let mut found = None;
+        read(&table, &file, &mut found).await?;
+        if let Some(record) = found.filter(|r: &RunRecord| r.run == run) {
+            return Ok(record);
+        }
+    }
+    Err(Error::damaged("the table of runs", format!("it has no run {run} of {day}")))
 }
 
 /// The newest run of every day that has one, by day.

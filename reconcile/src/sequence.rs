@@ -1,5 +1,6 @@
 //! The sequence of settlements: one number each, over all days, without a gap.
-//! Claim n is the file `settlement/sequence/<n>.json`, created only where absent; it holds the whole manifest.
+//! Claim n is the file `settlement/sequence/<n>.json`, created only where absent; it holds the whole manifest and its
+//! signature.
 //! So a claim is a decision: whoever comes next first completes it (`complete`), then claims n + 1. Manifests
 //! therefore appear in sequence order, a crash after a claim burns no number, and of two publishers one wins.
 //! Never: deletes or changes a claim.
@@ -13,6 +14,7 @@ use crate::checksum::sha256;
 use crate::error::Error;
 use crate::manifest::{CHECKSUMS, MANIFEST, Manifest};
 use crate::settlements::{FOLDER, Settlements, folder};
+use crate::signature::SIGNATURE;
 
 /// What one number was given to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +26,8 @@ pub(crate) struct Claim {
     pub(crate) version: u32,
     /// The bytes of its manifest, as text.
     pub(crate) manifest: String,
+    /// The bytes of the manifest's signature, as text.
+    pub(crate) signature: String,
 }
 
 /// Whether a number became ours.
@@ -33,8 +37,13 @@ pub(crate) enum Claimed {
     Lost,
 }
 
+/// The file of claim `sequence`, within the settlements' folder.
+pub(crate) fn claim_file(sequence: u64) -> String {
+    format!("sequence/{sequence:010}.json")
+}
+
 fn claim_name(sequence: u64) -> String {
-    format!("{FOLDER}/sequence/{sequence:010}.json")
+    format!("{FOLDER}/{}", claim_file(sequence))
 }
 
 /// Where a file of lines waits until a claim decides for it: by its checksum, so two writers never collide.
@@ -77,8 +86,8 @@ pub(crate) async fn complete_newest(settlements: &Settlements) -> Result<u64, Er
     Ok(sequence)
 }
 
-/// Publishes what claim `sequence` decided: files, checksums, and last the manifest. Doing it twice, or in two
-/// processes, gives the same bytes.
+/// Publishes what claim `sequence` decided: files, signature, checksums, and last the manifest. Doing it twice, or in
+/// two processes, gives the same bytes.
 pub(crate) async fn complete(settlements: &Settlements, sequence: u64) -> Result<Manifest, Error> {
     let name = claim_name(sequence);
     let bytes = settlements.read(&name).await?.ok_or_else(|| Error::damaged(&name, "it is missing"))?;
@@ -91,7 +100,8 @@ pub(crate) async fn complete(settlements: &Settlements, sequence: u64) -> Result
             let bytes = staged_or_published(settlements, &folder, &file.path, &file.sha256).await?;
             put(settlements, &format!("{folder}/{}", file.path), bytes).await?;
         }
-        let checksums = manifest.checksums(&sha256(claim.manifest.as_bytes()));
+        let checksums = manifest.checksums(claim.manifest.as_bytes(), claim.signature.as_bytes());
+        put(settlements, &format!("{folder}/{SIGNATURE}"), claim.signature.into()).await?;
         put(settlements, &format!("{folder}/{CHECKSUMS}"), checksums.into()).await?;
     }
     if !create(settlements, &manifest_name, claim.manifest.as_bytes()).await? {

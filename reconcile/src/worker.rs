@@ -31,6 +31,7 @@ use crate::report::{self, Hour, Measure, Measured, Report, Status};
 use crate::runs;
 use crate::settings::Settings;
 use crate::settlements::{Settlements, folder};
+use crate::signature::Signer;
 
 /// Hours in a day, and so the parts the report's limit is divided by.
 const HOURS: usize = 24;
@@ -46,6 +47,8 @@ pub struct Deps {
     pub store: Arc<dyn ServingStore>,
     /// The time (only to decide what is old enough to clean up).
     pub clock: Arc<dyn Clock>,
+    /// Signs settlements.
+    pub signer: Signer,
 }
 
 /// What to do.
@@ -173,8 +176,9 @@ pub async fn run(
     metrics::counter!(metric_names::RECONCILE_ROWS).increment(rows_changed);
     progress(Progress::Publishing);
     let settlements = Settlements::new(deps.data.clone());
-    let reason = request.reason.as_deref();
-    let published = publish::publish(&settlements, &gold, &content, settings, reason, deps.clock.now()).await?;
+    let (reason, now) = (request.reason.as_deref(), deps.clock.now());
+    let order = publish::Order { signer: &deps.signer, settings, reason, now };
+    let published = publish::publish(&settlements, &gold, &content, order).await?;
     deps.store.mark_settled(day, published.manifest().version).await?;
     let summary = summary(&report, rows_changed, Some(SettlementSummary::of(published.manifest())));
     Ok(match published {

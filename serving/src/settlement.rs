@@ -32,6 +32,7 @@ use crate::tiles::Tile;
 
 const MANIFEST: &str = "manifest.json";
 const CHECKSUMS: &str = "SHA256SUMS";
+const SIGNATURE: &str = "manifest.sig";
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 
 /// Which settlement.
@@ -61,6 +62,8 @@ pub(crate) struct SettlementFiles {
     manifest_checksum: String,
     /// Where the checksum list is (`sha256sum --check`).
     checksums: String,
+    /// Where the manifest's signature is.
+    signature: String,
     files: Vec<SettlementFile>,
 }
 
@@ -183,6 +186,7 @@ async fn make(store: &dyn ObjectStore, day: Day, version: Option<u32>) -> Result
         manifest: url(MANIFEST),
         manifest_checksum: hex(&Sha256::digest(&bytes)),
         checksums: url(CHECKSUMS),
+        signature: url(SIGNATURE),
         files: form.files.into_iter().map(file).collect(),
     })
 }
@@ -193,7 +197,7 @@ async fn make(store: &dyn ObjectStore, day: Day, version: Option<u32>) -> Result
     params(
         ("date" = String, Path, description = "A UTC day, such as 2026-01-05"),
         ("version" = u32, Path, description = "The settlement's version"),
-        ("name" = String, Path, description = "A file of the manifest, manifest.json or SHA256SUMS"),
+        ("name" = String, Path, description = "A file of the manifest, manifest.json, manifest.sig or SHA256SUMS"),
     ),
     responses(
         (status = 200, description = "The file; ETag is its SHA-256", content_type = "application/octet-stream"),
@@ -233,6 +237,7 @@ async fn send(
     let own_name = match listed {
         Some(file) => file.path.as_str(),
         None if name == CHECKSUMS => CHECKSUMS,
+        None if name == SIGNATURE => SIGNATURE,
         None => {
             let fix = format!("see /v1/reports/reconcile/{day}/files?version={version}");
             return Err(not_found("the manifest names no such file", fix).into());
@@ -241,7 +246,7 @@ async fn send(
     let path: ObjectPath = ObjectPath::from(folder(day, version)).join(own_name);
     let Some(file) = listed else {
         let bytes = objects::read(store, &path).await?.ok_or_else(|| damaged(own_name))?;
-        return Ok(whole(CHECKSUMS, bytes, request));
+        return Ok(whole(own_name, bytes, request));
     };
     let etag = format!("\"{}\"", file.sha256);
     if answer::knows(request, &etag) {
@@ -272,7 +277,7 @@ fn described(mut response: Response, name: &str, sha256: &str) -> Response {
     let kind = match name {
         n if n.ends_with(".parquet") => "application/vnd.apache.parquet",
         n if n.ends_with(".csv.gz") => "application/gzip",
-        n if n.ends_with(".json") => "application/json",
+        n if n.ends_with(".json") || n == SIGNATURE => "application/json",
         _ => "text/plain; charset=utf-8",
     };
     let digest = unhex(sha256).map(|b| format!("sha-256=:{}:", STANDARD.encode(b)));

@@ -9,21 +9,37 @@ use shared::id::{AdId, ImpressionId, RefId};
 use crate::cli::{KeySort, Keys, Output, Sign, expiry};
 use crate::exit::Usage;
 use crate::output::{Report, last_line};
+use crate::settlement_keys::{self, random};
 use crate::wiring::Parts;
 
-pub(super) fn run(parts: &Parts, command: Keys, output: Output) -> super::Done {
+pub(super) async fn run(parts: &Parts, command: Keys, output: Output) -> super::Done {
     match command {
         Keys::Create { sort: KeySort::Api, tenant, scopes } => create_api(parts, tenant.as_deref(), &scopes)?,
         Keys::Create { sort: KeySort::Signing, .. } => {
             let id = create_signing(parts)?;
             last_line(&json!({ "keyId": id }))?;
         }
-        Keys::Rotate => {
+        Keys::Create { sort: KeySort::Settlement, .. } => {
+            let key = settlement_keys::create(parts).await?;
+            last_line(&json!(key))?;
+        }
+        Keys::Rotate { sort: KeySort::Api } => {
+            return Err(Usage("make a new API key, let its user change over, then revoke the old one".into()).into());
+        }
+        Keys::Rotate { sort: KeySort::Settlement } => {
+            let key = settlement_keys::rotate(parts).await?;
+            last_line(&json!(key))?;
+        }
+        Keys::Rotate { sort: KeySort::Signing } => {
             let id = edit_signing(parts, |keys, id, secret| keys.rotate(id, secret, parts.clock().now()))?;
             last_line(&json!({ "keyId": id }))?;
         }
         Keys::Revoke { sort: KeySort::Api, id } => {
             let was_active = ApiKeyFile::new(parts.folder().api_keys()).edit(|keys| keys.revoke(&id))?;
+            last_line(&json!({ "keyId": id, "wasActive": was_active }))?;
+        }
+        Keys::Revoke { sort: KeySort::Settlement, id } => {
+            let was_active = settlement_keys::revoke(parts, &id).await?;
             last_line(&json!({ "keyId": id, "wasActive": was_active }))?;
         }
         Keys::Revoke { sort: KeySort::Signing, id } => {
@@ -67,21 +83,33 @@ fn edit_signing(
     Ok(id)
 }
 
-/// Bytes from the system's cryptographic generator.
-fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|e| anyhow::anyhow!("the system gives no random bytes: {e}"))?;
-    Ok(bytes)
-}
-
 fn list(parts: &Parts, output: Output) -> anyhow::Result<()> {
-    let mut report = Report::new(&["sort", "keyId", "status", "createdAt", "tenant", "scopes"]);
+    let mut report = Report::new(&["sort", "keyId", "status", "createdAt", "tenant", "scopes", "publicKey"]);
+    let settlement = settlement_keys::list(parts)?.keys;
+    let newest = settlement.iter().rposition(|k| k.revoked_from_sequence.is_none());
+    for (i, key) in settlement.iter().enumerate() {
+        let status = match key.revoked_from_sequence {
+            Some(_) => "revoked",
+            None if newest == Some(i) => "active",
+            None => "retired",
+        };
+        report.row([
+            json!("settlement"),
+            json!(key.key_id),
+            json!(status),
+            json!(key.created_at),
+            json!(null),
+            json!(null),
+            json!(key.public_key),
+        ]);
+    }
     for key in SigningKeys::load(&parts.folder().signing_keys())?.keys() {
         report.row([
             json!("signing"),
             json!(key.id.as_str()),
             json!(key.status),
             json!(key.created_at.to_string()),
+            json!(null),
             json!(null),
             json!(null),
         ]);
@@ -95,6 +123,7 @@ fn list(parts: &Parts, output: Output) -> anyhow::Result<()> {
             json!(key.created_at.to_string()),
             json!(key.tenant.to_string()),
             json!(scopes.join(",")),
+            json!(null),
         ]);
     }
     Ok(report.print(output)?)

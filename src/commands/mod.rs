@@ -7,6 +7,7 @@ mod config;
 mod demo;
 mod doctor;
 mod explain;
+mod fetch;
 mod import;
 mod keys;
 mod lake;
@@ -56,7 +57,7 @@ pub(crate) async fn run(cli: Cli) -> Done {
         Command::Settlement(command) => settlement::run(&parts, command, output).await,
         Command::Explain(command) => explain::run(&parts, command, output).await,
         Command::Bad(command) => bad::run(&parts, command, output).await,
-        Command::Keys(command) => keys::run(&parts, command, output),
+        Command::Keys(command) => keys::run(&parts, command, output).await,
         Command::Sign(args) => keys::sign(&parts, &args, output),
         Command::Doctor => doctor::run(&parts, output).await,
         Command::Config(_) => Ok(0),

@@ -13,7 +13,7 @@ pub(super) async fn run(parts: &Parts, command: Reconcile) -> super::Done {
         Reconcile::Run { days, force } => settle(parts, &days, force).await,
         Reconcile::Rebuild => {
             let bar = progress("rebuilding", 1);
-            let rebuilt = ::reconcile::rebuild::run(&parts.reconcile_deps()?, &|done, of| {
+            let rebuilt = ::reconcile::rebuild::run(&parts.reconcile_deps().await?, &|done, of| {
                 bar.set_length(of);
                 bar.set_position(done);
             })
@@ -48,7 +48,8 @@ async fn settle(parts: &Parts, days: &Days, force: bool) -> super::Done {
 pub(super) async fn one_day(parts: &Parts, day: Day, force: bool) -> anyhow::Result<::reconcile::Outcome> {
     let bar = progress(&format!("reconcile {day}"), 24);
     let request = ::reconcile::Request { day, force, reason: None };
-    let outcome = ::reconcile::run(&parts.reconcile_deps()?, &parts.reconcile_settings(), &request, &|p| {
+    let deps = parts.reconcile_deps().await?;
+    let outcome = ::reconcile::run(&deps, &parts.reconcile_settings(), &request, &|p| {
         use ::reconcile::Progress;
         match p {
             Progress::Measured(hours) | Progress::Corrected(hours) => {

@@ -136,6 +136,21 @@ async fn the_same_events_give_the_same_bytes_whatever_the_threads_memory_and_fil
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn how_silver_is_cut_into_files_is_no_new_run() {
+    let mut world = World::new();
+    let specs: Vec<Spec> = (0..1_500_u32).map(scattered).collect();
+    world.take(&specs, Layout::Sorted(400)).await;
+    let cut = |rows, world: &World| Settings { silver_file_rows: rows, ..world.settings.clone() };
+    world.settings = cut(100, &world);
+    let before = world.run(day()).await.unwrap().record;
+    world.settings = cut(5_000, &world);
+    let again = world.run_with(Request { day: day(), dry_run: false, force: true }).await.unwrap();
+    assert_eq!(again.status, batch::Status::Unchanged);
+    let blocks = |record: &lake::run_record::RunRecord| record.outputs["gold/proof_blocks"].files.clone();
+    assert!(before.outputs["silver/events"].files.len() > 1 && !blocks(&before).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn merging_the_archives_files_changes_nothing() {
     let world = World::new();
     let specs: Vec<Spec> = (0..600_u32).map(scattered).collect();

@@ -1,10 +1,13 @@
 //! `settlement verify FOLDER`: needs the folder and nothing else: no lake, no store, no network.
 //! Guarantee: no finding means that every file is the one the manifest names, CSV and Parquet hold the same lines,
 //! every amount is the rounding of the unrounded one beside it, and every sum in the manifest is the sum of its lines.
-//! It finds every changed byte; it does not prove who wrote the folder (signatures come with schema version 2).
+//! Who wrote the folder is proven by its signature, if the receiver pins the key; else a warning says so. Where the folder
+//! stands among the others, its sequence number and what it supersedes are checked too.
 //! Never: stops at the first finding, or changes anything.
 
+mod place;
 mod rows;
+mod signed;
 
 use std::fmt;
 use std::fs;
@@ -15,9 +18,14 @@ use serde::Serialize;
 
 use crate::balance;
 use crate::checksum::sha256;
+use crate::keys::Pin;
 use crate::line_file::Form;
 use crate::lines::COLUMNS;
 use crate::manifest::{CHECKSUMS, File, MANIFEST, Manifest, SCHEMA_VERSION};
+use crate::proof::Proof;
+use crate::signature::SIGNATURE;
+
+pub use signed::{SignedBy, Trust};
 
 /// The most findings kept; more are counted only.
 pub const MAX_FINDINGS: usize = 1_000;
@@ -53,6 +61,10 @@ pub struct Verified {
     pub files_read: u64,
     /// Lines that were checked (each form of file counts).
     pub rows_read: u64,
+    /// Who signed it; absent when nobody did, or not these bytes.
+    pub signed_by: Option<SignedBy>,
+    /// What a person should know though nothing is wrong.
+    pub warnings: Vec<String>,
     /// What is wrong, in the order it was found.
     pub findings: Vec<Finding>,
     /// Findings beyond [`MAX_FINDINGS`].
@@ -90,38 +102,82 @@ impl Findings {
     }
 }
 
-/// Checks a settlement folder.
+/// Checks a settlement folder, whoever signed it.
 ///
 /// # Errors
 /// An I/O error when the folder or a file in it cannot be read at all.
 pub fn verify(folder: &Path) -> io::Result<Verified> {
+    verify_as(folder, None)
+}
+
+/// Checks a settlement folder, which a pinned key must have signed.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_as(folder: &Path, pinned: Option<&Pin>) -> io::Result<Verified> {
     let mut findings = Findings::default();
     let names = file_names(folder, &mut findings)?;
-    if !names.iter().any(|n| n == MANIFEST) {
-        findings.add(MANIFEST, None, "it is missing: this is not a published settlement");
-        return Ok(finish(None, rows::Read::default(), findings));
-    }
-    let bytes = fs::read(folder.join(MANIFEST))?;
-    let manifest = match Manifest::from_bytes(&bytes) {
-        Ok(manifest) => manifest,
-        Err(error) => {
-            findings.add(MANIFEST, None, format!("it does not read: {error}"));
-            return Ok(finish(None, rows::Read::default(), findings));
-        }
+    let Some((manifest, bytes)) = read_manifest(folder, &mut findings)? else {
+        return Ok(finish(None, &rows::Read::default(), signed::Signed::default(), findings));
     };
     check_form(&manifest, &bytes, &mut findings);
     check_names(&names, &manifest, &mut findings);
     let read = rows::check(folder, &manifest, &mut findings)?;
-    check_checksums(folder, &names, &manifest, &bytes, &mut findings)?;
+    let signed = signed::check(folder, &manifest, &bytes, pinned, &mut findings)?;
+    check_checksums(folder, &manifest, (&bytes, &signed.bytes), &mut findings)?;
     check_sums(&manifest, &read, &mut findings);
-    Ok(finish(Some(manifest), read, findings))
+    place::check(folder, &manifest, (&bytes, &signed.bytes), &mut findings)?;
+    Ok(finish(Some(manifest), &read, signed, findings))
 }
 
-fn finish(manifest: Option<Manifest>, read: rows::Read, findings: Findings) -> Verified {
+/// Checks a proof against the manifest and the signature in `folder`, and nothing else there.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_proof(folder: &Path, proof: &Proof, pinned: Option<&Pin>) -> io::Result<Verified> {
+    let mut findings = Findings::default();
+    let Some((manifest, bytes)) = read_manifest(folder, &mut findings)? else {
+        return Ok(finish(None, &rows::Read::default(), signed::Signed::default(), findings));
+    };
+    check_form(&manifest, &bytes, &mut findings);
+    let signed = signed::check(folder, &manifest, &bytes, pinned, &mut findings)?;
+    if let Some(problem) = proof.problem(&manifest) {
+        findings.add("the proof", None, problem);
+    }
+    Ok(finish(Some(manifest), &rows::Read::default(), signed, findings))
+}
+
+/// The manifest and its bytes, if it is there and reads.
+fn read_manifest(folder: &Path, findings: &mut Findings) -> io::Result<Option<(Manifest, Vec<u8>)>> {
+    let Some(bytes) = read(&folder.join(MANIFEST))? else {
+        findings.add(MANIFEST, None, "it is missing: this is not a published settlement");
+        return Ok(None);
+    };
+    match Manifest::from_bytes(&bytes) {
+        Ok(manifest) => Ok(Some((manifest, bytes))),
+        Err(error) => {
+            findings.add(MANIFEST, None, format!("it does not read: {error}"));
+            Ok(None)
+        }
+    }
+}
+
+/// A file's bytes, if it is there.
+fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+fn finish(manifest: Option<Manifest>, read: &rows::Read, signed: signed::Signed, findings: Findings) -> Verified {
     Verified {
         manifest,
         files_read: read.files,
         rows_read: read.rows,
+        signed_by: signed.by,
+        warnings: signed.warnings,
         findings: findings.list,
         findings_omitted: findings.omitted,
     }
@@ -174,10 +230,12 @@ fn check_form(manifest: &Manifest, bytes: &[u8], findings: &mut Findings) {
     if judged != u128::from(c.archived) {
         findings.add(MANIFEST, None, format!("{} events archived, {judged} judged", c.archived));
     }
+    let billed = manifest.verdicts.get("billable").copied().unwrap_or(0);
+    findings.expect_equal(MANIFEST, "the number of billable events", &billed, &manifest.merkle.leaves);
 }
 
 fn check_names(names: &[String], manifest: &Manifest, findings: &mut Findings) {
-    let listed = manifest.files.iter().map(|f| f.path.as_str()).chain([CHECKSUMS, MANIFEST]);
+    let listed = manifest.files.iter().map(|f| f.path.as_str()).chain([CHECKSUMS, MANIFEST, SIGNATURE]);
     let listed: Vec<&str> = listed.collect();
     for name in &listed {
         if !names.iter().any(|n| n == name) {
@@ -192,16 +250,12 @@ fn check_names(names: &[String], manifest: &Manifest, findings: &mut Findings) {
 /// `SHA256SUMS` must be, to the byte, what `sha256sum` would print for the listed files.
 fn check_checksums(
     folder: &Path,
-    names: &[String],
     manifest: &Manifest,
-    bytes: &[u8],
+    (bytes, signature): (&[u8], &[u8]),
     findings: &mut Findings,
 ) -> io::Result<()> {
-    if !names.iter().any(|n| n == CHECKSUMS) {
-        return Ok(());
-    }
-    let found = fs::read(folder.join(CHECKSUMS))?;
-    let wanted = manifest.checksums(&sha256(bytes));
+    let Some(found) = read(&folder.join(CHECKSUMS))? else { return Ok(()) };
+    let wanted = manifest.checksums(bytes, signature);
     if found == wanted {
         return Ok(());
     }

@@ -4,6 +4,7 @@
 
 mod crash;
 mod law;
+mod proof;
 mod publish;
 mod recipe;
 mod verify;

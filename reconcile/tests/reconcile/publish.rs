@@ -7,6 +7,7 @@ use reconcile::Outcome;
 use reconcile::settlements::Settlements;
 use reconcile::verify::verify;
 use shared::time::Day;
+use shared::verdict::Verdict;
 
 use crate::world::{DAY, Fact, World};
 
@@ -35,7 +36,7 @@ async fn the_same_inputs_give_the_same_bytes() {
     let folder = files(&one.settlement(DAY, 1));
     assert_eq!(folder, files(&two.settlement(DAY, 1)));
     let names: Vec<&str> = folder.keys().map(String::as_str).collect();
-    assert_eq!(names, ["SHA256SUMS", "lines-0000.csv.gz", "lines-0000.parquet", "manifest.json"]);
+    assert_eq!(names, ["SHA256SUMS", "lines-0000.csv.gz", "lines-0000.parquet", "manifest.json", "manifest.sig"]);
     let verified = verify(&one.settlement(DAY, 1)).unwrap();
     assert!(verified.is_sound(), "{:#?}", verified.findings);
     assert_eq!(verified.rows_read, 40);
@@ -73,13 +74,28 @@ async fn a_run_with_the_same_lines_publishes_nothing() {
 }
 
 #[tokio::test]
+async fn another_event_billed_for_the_same_price_is_a_new_version() {
+    let world = World::new();
+    let (billed, not) = (Fact::click(7, 1, 1, 500), Fact::click(7, 1, 1, 500).with_verdict(Verdict::RepeatClick));
+    world.batch(DAY, 1, &[billed.clone(), not.clone()]).await;
+    settled(&world, DAY).await;
+    world.batch(DAY, 2, &[not, billed]).await;
+    settled(&world, DAY).await;
+    let settlements = Settlements::new(world.data.clone());
+    let [first, second] = [1, 2].map(|version| settlements.manifest(DAY, version));
+    let (first, second) = (first.await.unwrap().unwrap(), second.await.unwrap().unwrap());
+    assert_eq!(first.content_sha256, second.content_sha256);
+    assert_ne!(first.merkle.root, second.merkle.root);
+}
+
+#[tokio::test]
 async fn lines_are_cut_into_parts_that_verify() {
     let mut world = World::new();
     world.settings.rows_per_file = 7;
     world.batch(DAY, 1, &clicks(20)).await;
     settled(&world, DAY).await;
     let names: Vec<String> = files(&world.settlement(DAY, 1)).into_keys().collect();
-    assert_eq!(names.len(), 2 + 2 * 3);
+    assert_eq!(names.len(), 3 + 2 * 3);
     let verified = verify(&world.settlement(DAY, 1)).unwrap();
     assert!(verified.is_sound(), "{:#?}", verified.findings);
     let rows: Vec<u64> = verified.manifest.unwrap().files.iter().map(|f| f.row_count).collect();

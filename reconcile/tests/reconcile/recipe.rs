@@ -1,10 +1,14 @@
 //! The recipe in docs/settlement.md, run as a receiver would run it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use reconcile::prove::prove;
+use reconcile::settlements::Settlements;
+use shared::id::EventId;
+
 use crate::publish::clicks;
-use crate::world::{DAY, World};
+use crate::world::{DAY, World, event_id, signer};
 
 fn recipe() -> String {
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/settlement.md")).unwrap();
@@ -13,31 +17,70 @@ fn recipe() -> String {
     text[start..end].to_owned()
 }
 
-fn python(folder: &Path) -> Output {
-    Command::new("python3").arg("-c").arg(recipe()).arg(folder).output().unwrap()
+/// The Python with the recipe's one package: that of the oracle.
+fn interpreter() -> PathBuf {
+    if let Some(path) = std::env::var_os("CLICKLEDGER_PYTHON") {
+        return path.into();
+    }
+    let make = ". tests/oracle/venv.sh && printf %s \"$CLICKLEDGER_PYTHON\"";
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let made = Command::new("bash").args(["-c", make]).current_dir(root).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    String::from_utf8(made.stdout).unwrap().lines().last().unwrap_or_default().into()
 }
 
-#[tokio::test]
-async fn the_python_recipe_accepts_a_settlement_and_refuses_a_changed_one() {
+fn python(folder: &Path, key: &str, proofs: &[&Path]) -> Output {
+    Command::new(interpreter()).arg("-c").arg(recipe()).arg(folder).arg(key).args(proofs).output().unwrap()
+}
+
+async fn settled() -> (World, PathBuf, String) {
     let mut world = World::new();
     world.settings.rows_per_file = 4;
     world.batch(DAY, 1, &clicks(9)).await;
     world.run(DAY).await.unwrap();
     let folder = world.settlement(DAY, 1);
-    let sound = python(&folder);
+    (world, folder, signer().public_key().to_string())
+}
+
+#[tokio::test]
+async fn the_python_recipe_accepts_a_settlement_and_refuses_a_changed_one() {
+    let (_world, folder, key) = settled().await;
+    let sound = python(&folder, &key, &[]);
     assert!(sound.status.success(), "{sound:?}");
+    let other = reconcile::Signer::from_seed(&[66; 32]).unwrap().public_key().to_string();
+    assert!(!python(&folder, &other, &[]).status.success(), "another key");
 
     let sums = Command::new("sha256sum").args(["--check", "--strict", "SHA256SUMS"]).current_dir(&folder).output();
     assert!(sums.unwrap().status.success(), "coreutils cannot check SHA256SUMS");
 
-    for name in ["lines-0001.csv.gz", "lines-0000.parquet", "manifest.json", "SHA256SUMS"] {
+    for name in ["lines-0001.csv.gz", "lines-0000.parquet", "manifest.json", "manifest.sig"] {
         let path = folder.join(name);
         let bytes = std::fs::read(&path).unwrap();
         let mut changed = bytes.clone();
         changed[bytes.len() / 2] ^= 1;
         std::fs::write(&path, changed).unwrap();
-        let refused = python(&folder);
+        let refused = python(&folder, &key, &[]);
         assert!(!refused.status.success(), "{name}: {refused:?}");
         std::fs::write(&path, bytes).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_python_recipe_accepts_a_proof_and_refuses_a_bent_one() {
+    let (world, folder, key) = settled().await;
+    let settlements = Settlements::new(world.data.clone());
+    let path = world.folder.path().join("proof.json");
+    for i in 0..9 {
+        let id = EventId::new(event_id(i)).unwrap();
+        let proof = prove(&world.lake, &settlements, &id, (DAY, None)).await.unwrap();
+        let text = serde_json::to_string(&proof).unwrap();
+        std::fs::write(&path, &text).unwrap();
+        let accepted = python(&folder, &key, &[&path]);
+        assert!(accepted.status.success(), "{i}: {accepted:?}");
+        for bent in [text.replace("|click|", "|impression|"), text.replace(id.as_str(), "event-99")] {
+            assert_ne!(bent, text);
+            std::fs::write(&path, bent).unwrap();
+            assert!(!python(&folder, &key, &[&path]).status.success(), "{i}");
+        }
     }
 }

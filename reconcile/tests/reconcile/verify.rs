@@ -6,12 +6,15 @@ use std::path::Path;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
+use reconcile::Signer;
+use reconcile::keys::{ListedKey, Pin, PublicKeys, export};
 use reconcile::manifest::Manifest;
-use reconcile::verify::{Finding, verify};
+use reconcile::settlements::Settlements;
+use reconcile::verify::{Finding, Trust, verify, verify_as};
 use sha2::{Digest, Sha256};
 
 use crate::publish::{clicks, files};
-use crate::world::{DAY, World};
+use crate::world::{DAY, World, signer};
 
 type EditRows = fn(&mut Vec<String>);
 type EditManifest = fn(&mut Manifest);
@@ -23,14 +26,23 @@ async fn settlement() -> World {
     world
 }
 
+/// The folder of a settlement as a receiver has it: taken away from the others.
+async fn taken_away() -> tempfile::TempDir {
+    let (world, copy) = (settlement().await, tempfile::tempdir().unwrap());
+    for (name, bytes) in files(&world.settlement(DAY, 1)) {
+        std::fs::write(copy.path().join(name), bytes).unwrap();
+    }
+    copy
+}
+
 fn findings(folder: &Path) -> Vec<Finding> {
     verify(folder).unwrap().findings
 }
 
 #[tokio::test]
 async fn every_changed_byte_is_found_and_its_file_named() {
-    let world = settlement().await;
-    let folder = world.settlement(DAY, 1);
+    let copy = taken_away().await;
+    let folder = copy.path().to_owned();
     assert_eq!(findings(&folder), []);
     for (name, bytes) in files(&folder) {
         let path = folder.join(&name);
@@ -68,7 +80,7 @@ fn rewrite_csv(folder: &Path, edit: impl Fn(&mut Vec<String>)) {
     std::fs::write(path, gz.finish().unwrap()).unwrap();
 }
 
-/// A careful forger: makes every checksum in the folder right again.
+/// A careful forger: makes every checksum in the folder right again, and signs it, with a key of their own.
 fn forge(folder: &Path, edit: impl Fn(&mut Manifest)) {
     let path = folder.join("manifest.json");
     let mut manifest = Manifest::from_bytes(&std::fs::read(&path).unwrap()).unwrap();
@@ -78,15 +90,21 @@ fn forge(folder: &Path, edit: impl Fn(&mut Manifest)) {
     }
     edit(&mut manifest);
     let bytes = manifest.to_bytes().unwrap();
-    std::fs::write(folder.join("SHA256SUMS"), manifest.checksums(&sha256(&bytes))).unwrap();
+    let signature = forger().sign(&bytes).to_bytes().unwrap();
+    std::fs::write(folder.join("SHA256SUMS"), manifest.checksums(&bytes, &signature)).unwrap();
+    std::fs::write(folder.join("manifest.sig"), signature).unwrap();
     std::fs::write(path, bytes).unwrap();
+}
+
+fn forger() -> Signer {
+    Signer::from_seed(&[66; 32]).unwrap()
 }
 
 #[tokio::test]
 async fn a_dropped_an_added_and_a_changed_row_are_named_even_behind_right_checksums() {
-    let world = settlement().await;
-    let folder = world.settlement(DAY, 1);
-    let clean = files(&folder);
+    let copy = taken_away().await;
+    let folder = copy.path();
+    let clean = files(folder);
     let cases: [(EditRows, &str); 4] = [
         (|lines| drop(lines.remove(2)), "lines-0000.csv.gz: it lacks row 2 of lines-0000.parquet"),
         (|lines| lines.push(lines[1].clone()), "lines-0000.csv.gz, row 6: it has the key of row 1"),
@@ -97,23 +115,23 @@ async fn a_dropped_an_added_and_a_changed_row_are_named_even_behind_right_checks
         (|lines| lines[1] = lines[1].replace(",0.000002,", ",0.000003,"), "lines-0000.csv.gz, row 1: cost is"),
     ];
     for (edit, named) in cases {
-        rewrite_csv(&folder, edit);
-        forge(&folder, |_| ());
-        let found = findings(&folder);
+        rewrite_csv(folder, edit);
+        forge(folder, |_| ());
+        let found = findings(folder);
         assert!(found.iter().any(|f| f.to_string().starts_with(named)), "{named}: {found:#?}");
         for (name, bytes) in &clean {
             std::fs::write(folder.join(name), bytes).unwrap();
         }
     }
-    assert_eq!(findings(&folder), []);
+    assert_eq!(findings(folder), []);
 }
 
 #[tokio::test]
 async fn every_number_of_the_manifest_is_held_against_the_lines() {
-    let world = settlement().await;
-    let folder = world.settlement(DAY, 1);
-    let clean = files(&folder);
-    let edits: [(&str, EditManifest); 14] = [
+    let copy = taken_away().await;
+    let folder = copy.path();
+    let clean = files(folder);
+    let edits: [(&str, EditManifest); 15] = [
         ("rowCount", |m| m.row_count += 1),
         ("content", |m| m.content_sha256 = "0".repeat(64)),
         ("cost_micros of a file", |m| *m.files[0].sum_cost_micros.values_mut().next().unwrap() += 1),
@@ -121,6 +139,7 @@ async fn every_number_of_the_manifest_is_held_against_the_lines() {
         ("total micros", |m| m.totals.values_mut().next().unwrap().cost_micros += 1),
         ("total nanos", |m| m.totals.values_mut().next().unwrap().cost_nanos += 1),
         ("verdicts", |m| *m.verdicts.get_mut("duplicate").unwrap() += 1),
+        ("leaves", |m| m.merkle.leaves += 1),
         ("archived", |m| m.conservation.archived += 1),
         ("hours", |m| m.conservation.hours[2].archived += 1),
         ("partitions", |m| m.conservation.partitions[0].bad += 1),
@@ -130,8 +149,8 @@ async fn every_number_of_the_manifest_is_held_against_the_lines() {
         ("columns", |m| drop(m.columns.pop())),
     ];
     for (what, edit) in edits {
-        forge(&folder, edit);
-        assert_ne!(findings(&folder), [], "{what}");
+        forge(folder, edit);
+        assert_ne!(findings(folder), [], "{what}");
         for (name, bytes) in &clean {
             std::fs::write(folder.join(name), bytes).unwrap();
         }
@@ -152,4 +171,75 @@ async fn missing_and_foreign_files_are_named() {
     std::fs::remove_file(folder.join("manifest.json")).unwrap();
     assert!(findings(&folder).iter().any(|f| f.file == "manifest.json"));
     assert!(verify(&folder.join("nowhere")).is_err());
+}
+
+#[tokio::test]
+async fn a_folder_forged_with_another_key_is_refused_by_whoever_pins_ours() {
+    let copy = taken_away().await;
+    let (ours, folder) = (Pin::Key(signer().public_key()), copy.path());
+    let verified = verify_as(folder, Some(&ours)).unwrap();
+    assert!(verified.is_sound() && verified.warnings.is_empty(), "{:?}", verified.findings);
+    assert_eq!(verified.signed_by.unwrap().trust, Trust::Pinned);
+
+    forge(folder, |m| m.reason = "more".to_owned());
+    let unpinned = verify(folder).unwrap();
+    assert!(unpinned.is_sound() && !unpinned.warnings.is_empty(), "only the key can tell");
+    assert_eq!(unpinned.signed_by.unwrap().trust, Trust::Claimed);
+    let pinned = verify_as(folder, Some(&ours)).unwrap();
+    assert!(pinned.findings.iter().any(|f| f.file == "manifest.sig" && f.what.contains("pinned")));
+}
+
+#[tokio::test]
+async fn a_signature_of_another_manifest_is_none() {
+    let copy = taken_away().await;
+    let manifest = std::fs::read(copy.path().join("manifest.json")).unwrap();
+    let other = [manifest.as_slice(), b" "].concat();
+    for signature in [signer().sign(&other), Signer::from_seed(&[8; 32]).unwrap().sign(&other)] {
+        std::fs::write(copy.path().join("manifest.sig"), signature.to_bytes().unwrap()).unwrap();
+        let found = findings(copy.path());
+        assert!(found.iter().any(|f| f.file == "manifest.sig" && f.what.contains("did not sign")), "{found:?}");
+    }
+    std::fs::remove_file(copy.path().join("manifest.sig")).unwrap();
+    assert!(findings(copy.path()).iter().any(|f| f.file == "manifest.sig" && f.what.contains("nobody signed")));
+}
+
+#[tokio::test]
+async fn a_folder_among_the_others_is_held_against_sequence_keys_and_what_it_supersedes() {
+    let world = settlement().await;
+    world.batch(DAY, 2, &clicks(6)).await;
+    world.run(DAY).await.unwrap();
+    let (folder, public_key) = (world.settlement(DAY, 2), signer().public_key());
+    let listed = |from, revoked_from_sequence| ListedKey {
+        key_id: public_key.id(),
+        public_key,
+        created_at: "2026-01-05T00:00:00Z".to_owned(),
+        valid_from_sequence: from,
+        revoked_from_sequence,
+    };
+    let settlements = Settlements::new(world.data.clone());
+    for (key, good) in
+        [(listed(1, None), true), (listed(2, Some(3)), true), (listed(3, None), false), (listed(1, Some(2)), false)]
+    {
+        export(&settlements, &PublicKeys { keys: vec![key] }).await.unwrap();
+        let verified = verify(&folder).unwrap();
+        assert_eq!(verified.is_sound(), good, "{:?}", verified.findings);
+        assert_eq!(verified.signed_by.unwrap().trust == Trust::Listed, good);
+    }
+    export(&settlements, &PublicKeys { keys: vec![listed(1, None)] }).await.unwrap();
+    assert_eq!(findings(&folder), []);
+
+    let root = world.folder.path().join("settlement");
+    let name = |n: u64| root.join(format!("sequence/{n:010}.json"));
+    let claims = [1, 2].map(|n| std::fs::read(name(n)).unwrap());
+    std::fs::write(name(2), &claims[0]).unwrap();
+    assert!(
+        findings(&folder).iter().any(|f| f.file == "sequence/0000000002.json" && f.what.contains("another manifest"))
+    );
+    std::fs::write(name(2), &claims[1]).unwrap();
+    std::fs::remove_file(name(1)).unwrap();
+    assert!(findings(&folder).iter().any(|f| f.what.contains("gap")));
+    std::fs::write(name(1), &claims[0]).unwrap();
+    std::fs::rename(world.settlement(DAY, 1), world.settlement(DAY, 3)).unwrap();
+    assert!(findings(&folder).iter().any(|f| f.file == "../v=1/manifest.json"));
+    assert!(findings(&world.settlement(DAY, 3)).iter().any(|f| f.what.contains("belongs in")));
 }

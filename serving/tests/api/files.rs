@@ -16,6 +16,7 @@ async fn publish(api: &Api, version: u32, lines: &[u8]) {
     let folder = format!("settlement/day={DAY}/v={version}");
     api.put(&format!("{folder}/lines-0000.csv.gz"), lines.to_vec()).await;
     api.put(&format!("{folder}/SHA256SUMS"), format!("{}  lines-0000.csv.gz\n", hex(lines))).await;
+    api.put(&format!("{folder}/manifest.sig"), "{}\n").await;
     api.put(&format!("{folder}/secret.txt"), "not in the manifest").await;
     let manifest = serde_json::json!({
         "schemaVersion": 1, "day": DAY, "version": version,
@@ -84,6 +85,8 @@ async fn a_settlement_is_listed_and_downloads_to_the_bytes_of_its_checksum() {
     assert_eq!(hex(&manifest.bytes), body["manifestChecksum"].as_str().unwrap());
     let sums = api.get(body["checksums"].as_str().unwrap(), &api.operator).await;
     assert!(sums.text().contains("lines-0000.csv.gz"));
+    let signature = api.get(body["signature"].as_str().unwrap(), &api.operator).await;
+    assert_eq!((signature.text(), signature.header("content-type")), ("{}\n", "application/json"));
     let first = api.get(&format!("{list}?version=1"), &api.operator).await.json();
     assert_eq!(first["files"][0]["checksum"], hex(b"first"), "an older version stays to be had");
     assert_problem(&api.get(&format!("{list}?version=3"), &api.operator).await, 404);
