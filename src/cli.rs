@@ -279,7 +279,12 @@ pub enum Batch {
         days: Days,
     },
     /// Recompute a day (or a range, one after the other).
-    #[command(visible_alias = "backfill", after_help = "Example:\n  clickledger batch run --date 2026-01-05")]
+    #[command(
+        visible_alias = "backfill",
+        after_help = "Examples:\n  clickledger batch run --date 2026-01-05\n  \
+        clickledger batch run --from 2026-01-01 --to 2026-01-31 --dry-run --rules window-1h.toml\n  \
+        clickledger batch run --date 2026-01-05 --dry-run --prices offer.csv"
+    )]
     Run(BatchRun),
 }
 
@@ -289,12 +294,15 @@ pub struct BatchRun {
     /// The days.
     #[command(flatten)]
     pub days: Days,
-    /// Compute everything, publish nothing, show what would change.
+    /// Compute everything, publish nothing, show by campaign and verdict what would change against the standing run.
     #[arg(long)]
     pub dry_run: bool,
-    /// Rule set file (TOML, as the `counting` section); default: the settings.
+    /// Rules that differ from the settings (TOML or JSON with keys of the `counting` section).
     #[arg(long, value_name = "FILE")]
     pub rules: Option<PathBuf>,
+    /// What if these were the prices (CSV as of `prices import`)? They replace all prices of the campaigns they name.
+    #[arg(long, value_name = "FILE", requires = "dry_run")]
+    pub prices: Option<PathBuf>,
     /// Where the job runs.
     #[arg(long, default_value = "local", value_parser = ["local"])]
     pub engine: String,
@@ -337,6 +345,14 @@ pub enum Settlement {
         #[arg(long)]
         settlement_version: Option<u32>,
     },
+    /// Hold a partner's numbers beside ours and say which difference of method explains the distance. Exit 11 when a
+    /// total is apart by more than the tolerance.
+    #[command(
+        after_help = "Examples:\n  clickledger settlement diff --theirs report.csv --date 2026-01-05 --html dispute.html\n  \
+        clickledger settlement diff --theirs hours.parquet --zone +02:00 --map 'campaign=Campaign ID,amount=Spend'\n  \
+        clickledger settlement diff --theirs clicks.csv ./clickledger-data/settlement/day=2026-01-05/v=1"
+    )]
+    Diff(Box<SettlementDiff>),
     /// Check a settlement, or a proof against it; needs nothing but its folder (or the URL of its files).
     #[command(
         after_help = "Examples:\n  clickledger settlement verify clickledger-data/settlement/day=2026-01-05/v=1\n  \
@@ -371,6 +387,65 @@ pub enum Settlement {
         #[arg(long, requires = "date")]
         settlement_version: Option<u32>,
     },
+}
+
+/// `settlement diff`.
+#[derive(Debug, Args)]
+pub struct SettlementDiff {
+    /// Their file: CSV (also gzipped) or Parquet; by campaign and day, campaign and hour, or click.
+    #[arg(long, value_name = "FILE")]
+    pub theirs: PathBuf,
+    /// The settlement that is disputed (default: the newest of each of their days).
+    #[arg(conflicts_with = "date")]
+    pub folder: Option<PathBuf>,
+    /// Only this day of theirs; needed where their file has no dates.
+    #[arg(long)]
+    pub date: Option<Day>,
+    /// Their columns: campaign, event, date, time, impressions, clicks, conversions, amount, currency (others are
+    /// found by their usual names).
+    #[arg(long, value_name = "FIELD=COLUMN,…", conflicts_with = "map_file")]
+    pub map: Option<String>,
+    /// The same from a file (TOML or JSON).
+    #[arg(long, value_name = "FILE")]
+    pub map_file: Option<PathBuf>,
+    /// What one row is about (default: found from the columns).
+    #[arg(long, value_enum)]
+    pub per: Option<Per>,
+    /// The unit of their amounts (default: micros where the column's name ends in it, else decimal).
+    #[arg(long, value_enum)]
+    pub amount: Option<AmountUnit>,
+    /// The currency of their amounts, where no column says it.
+    #[arg(long, value_name = "CODE")]
+    pub currency: Option<String>,
+    /// The time zone their file is in, such as +02:00.
+    #[arg(long, value_name = "OFFSET", default_value = "UTC", allow_hyphen_values = true)]
+    pub zone: String,
+    /// How far two numbers may lie apart, in percent of ours.
+    #[arg(long, value_name = "PERCENT", default_value_t = 10)]
+    pub tolerance: u32,
+    /// Write the comparison as a page for people.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+}
+
+/// What one row of a partner's file is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Per {
+    /// A campaign's day.
+    Day,
+    /// A campaign's hour.
+    Hour,
+    /// One click.
+    Click,
+}
+
+/// The unit of a partner's amounts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AmountUnit {
+    /// Integer micros.
+    Micros,
+    /// Decimal of the currency.
+    Decimal,
 }
 
 /// `explain …`.

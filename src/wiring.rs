@@ -300,18 +300,18 @@ impl Parts {
         Ok(serving::Serving::new(self.settings.serving.clone(), deps))
     }
 
-    /// What batch works on; `rules` instead of the settings' for a what-if.
+    /// What batch works on; `rules` and `prices` instead of the standing ones for a what-if.
     ///
     /// # Errors
     /// When there is no log yet, or lake or prices cannot be read.
-    pub fn batch_deps(&self, rules: Option<Counting>) -> anyhow::Result<batch::Deps> {
+    pub fn batch_deps(&self, rules: Option<Counting>, prices: Option<PriceBook>) -> anyhow::Result<batch::Deps> {
         let logs = self.log_reader()?;
         Ok(batch::Deps {
             root: self.lake_root()?,
             events: logs.events,
             dead_letters: logs.dead_letters,
             clock: self.clock(),
-            prices: Arc::new(self.price_store().newest()?),
+            prices: Arc::new(prices.map_or_else(|| self.price_store().newest(), Ok)?),
             counting: Arc::new(rules.unwrap_or_else(|| self.settings.counting.clone())),
         })
     }

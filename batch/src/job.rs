@@ -33,6 +33,7 @@ use crate::runs::Runs;
 use crate::settings::Settings;
 use crate::snapshot::Snapshot;
 use crate::stage::Stage;
+use crate::whatif::{self, Shadow};
 
 /// The version of the computation: raise it when the same inputs give other bytes.
 pub const CODE_VERSION: u32 = 2;
@@ -99,6 +100,8 @@ pub struct Outcome {
     pub record: RunRecord,
     /// The record of the run before.
     pub previous: Option<RunRecord>,
+    /// A dry run's difference to the run before.
+    pub shadow: Option<Shadow>,
 }
 
 /// Recomputes one day.
@@ -117,7 +120,8 @@ pub async fn recompute(
     let runs = Runs::open(&deps.root).await?;
     let previous = runs.of(day).await?.pop();
     if let Some(last) = previous.as_ref().filter(|last| !request.force && is_same_work(last, &snapshot, deps)) {
-        return Ok(Outcome { status: Status::Unchanged, published: false, record: last.clone(), previous });
+        let (record, shadow) = (last.clone(), request.dry_run.then(|| Shadow::unchanged(last)));
+        return Ok(Outcome { status: Status::Unchanged, published: false, record, previous, shadow });
     }
     let target = Target::open(&deps.root, day, previous.as_ref().map_or(0, |r| r.run)).await?;
     let folder = settings.spill_folder();
@@ -137,6 +141,14 @@ pub async fn recompute(
     let Computed { outputs, merkle } = computed;
     let mut record = record(deps, &snapshot, &target, &books, (partitions, merkle), &previous)?;
     record.outputs = outputs.iter().map(|(def, files)| (def.name.to_owned(), target.draft(def, files))).collect();
+    let shadow = if request.dry_run {
+        let silver = Table::open(&deps.root, &SILVER_EVENTS).await?;
+        let staged = outputs.iter().find(|(def, _)| def.name == SILVER_EVENTS.name);
+        let files = staged.map_or(&[][..], |(_, files)| files.as_slice());
+        Some(whatif::compare(&silver, previous.as_ref(), workshop.stage.clone(), files).await?)
+    } else {
+        None
+    };
     let status = match &previous {
         None => Status::Computed,
         Some(last) if same_gold(last, &record) => Status::Unchanged,
@@ -144,14 +156,14 @@ pub async fn recompute(
     };
     if status == Status::Unchanged {
         let record = previous.clone().unwrap_or(record);
-        return Ok(Outcome { status, published: false, record, previous });
+        return Ok(Outcome { status, published: false, record, previous, shadow });
     }
     if !request.dry_run {
         workshop.report.step(Step::Publish, 0, outputs.len() as u64 + 1);
         target.publish(&workshop, &outputs, &mut record, runs).await?;
         count(&record);
     }
-    Ok(Outcome { status, published: !request.dry_run, record, previous })
+    Ok(Outcome { status, published: !request.dry_run, record, previous, shadow })
 }
 
 /// Recomputes the days from `from` to `to`, both included, in order; stops at the first that fails.

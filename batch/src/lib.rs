@@ -45,6 +45,7 @@ mod stage;
 pub mod standing;
 mod tasks;
 mod tree;
+pub mod whatif;
 
 pub use error::Error;
 pub use explain::explain;

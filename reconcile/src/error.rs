@@ -60,6 +60,9 @@ pub enum Error {
     /// A sum does not fit.
     #[error(transparent)]
     Overflow(#[from] Overflow),
+    /// The caller asked for something that cannot be.
+    #[error("{0}")]
+    Invalid(String),
     /// There is no such settlement.
     #[error("there is no settlement of {day}{}", version.map(|v| format!(" with version {v}")).unwrap_or_default())]
     Unknown {
@@ -84,7 +87,7 @@ impl Error {
             | Self::Overflow(_) => ErrorKind::Corrupt,
             Self::Objects { .. } => ErrorKind::Unavailable,
             Self::Superseded { .. } => ErrorKind::Conflict,
-            Self::Unknown { .. } => ErrorKind::Invalid,
+            Self::Invalid(_) | Self::Unknown { .. } => ErrorKind::Invalid,
         }
     }
 

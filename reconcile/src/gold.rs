@@ -63,7 +63,7 @@ impl Gold {
         Ok(gold)
     }
 
-    /// The same without reading anything yet: for what is checked otherwise, as a proof is by its root.
+    /// The same without reading it first: for what is checked otherwise (a proof, by its root) and bills nothing.
     pub(crate) fn unchecked(lake: LakeRoot, record: RunRecord) -> Self {
         Self { lake, record }
     }

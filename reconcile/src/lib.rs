@@ -9,6 +9,7 @@
 //! [`worker::run`] is one job per day: it measures the drift, makes every hour exact and owned, and publishes the
 //! settlement. [`rebuild::run`] fills an empty serving store. [`verify::verify`] needs only a settlement folder.
 //! [`prove::prove`] proves that one event is billed, or that it is not; a [`proof::Proof`] needs only the manifest.
+//! [`dispute::run`] holds a partner's numbers beside ours.
 //!
 //! Guarantees: exact beats approximate for ever (hours are owned); a second run changes nothing; nothing is
 //! overwritten or published when a sum does not balance; a published settlement never changes, and a restatement is
@@ -20,6 +21,7 @@ mod checksum;
 mod columns;
 pub mod compare;
 pub mod correct;
+pub mod dispute;
 pub mod drift;
 mod error;
 pub mod gold;

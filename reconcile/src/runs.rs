@@ -31,14 +31,11 @@ pub async fn newest(lake: &LakeRoot, day: Day) -> Result<Option<RunRecord>, Erro
 /// As [`newest`]; [`Error::Damaged`] when there is no such run.
 pub async fn one(lake: &LakeRoot, day: Day, run: u64) -> Result<RunRecord, Error> {
     let table = Table::open(lake, &RUNS).await?;
-    for file in table.files_of(day)?.into_iter().rev() {
-        let mut found = None;
-        read(&table, &file, &mut found).await?;
-        if let Some(record) = found.filter(|r: &RunRecord| r.run == run) {
-            return Ok(record);
-        }
+    let mut found = None;
+    for file in table.files_of(day)? {
+        each(&table, &file, |record| found = found.take().or((record.run == run).then_some(record))).await?;
     }
-    Err(Error::damaged("the table of runs", format!("it has no run {run} of {day}")))
+    found.ok_or_else(|| Error::damaged("the table of runs", format!("it has no run {run} of {day}")))
 }
 
 /// The newest run of every day that has one, by day.
@@ -55,13 +52,19 @@ pub async fn newest_of_all_days(lake: &LakeRoot) -> Result<Vec<RunRecord>, Error
 }
 
 async fn read(table: &Table, file: &DataFile, newest: &mut Option<RunRecord>) -> Result<(), Error> {
+    each(table, file, |record| {
+        if newest.as_ref().is_none_or(|n| n.run < record.run) {
+            *newest = Some(record);
+        }
+    })
+    .await
+}
+
+async fn each(table: &Table, file: &DataFile, mut take: impl FnMut(RunRecord)) -> Result<(), Error> {
     for batch in table.read(file, Some(&["record"])).await? {
         let batch = batch?;
         for text in Columns::of(&batch, &file.path).text("record")?.iter().flatten() {
-            let record = RunRecord::from_json(text).map_err(|e| Error::damaged(&file.path, e))?;
-            if newest.as_ref().is_none_or(|n| n.run < record.run) {
-                *newest = Some(record);
-            }
+            take(RunRecord::from_json(text).map_err(|e| Error::damaged(&file.path, e))?);
         }
     }
     Ok(())

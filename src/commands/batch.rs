@@ -1,30 +1,30 @@
-//! `batch`: ready, run (and backfill).
+//! `batch`: ready, run (and backfill); a dry run shows what it would change ([`super::whatif`]).
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
 use lake::run_record::RunRecord;
 use serde_json::{Value, json};
-use shared::verdict::Counting;
 
-use crate::cli::{Batch, BatchRun, Days};
+use crate::cli::{Batch, BatchRun, Days, Output};
 use crate::exit::Usage;
 use crate::output::{last_line, progress};
 use crate::wiring::Parts;
 
-pub(super) async fn run(parts: &Parts, command: Batch) -> super::Done {
+use super::whatif;
+
+pub(super) async fn run(parts: &Parts, command: Batch, output: Output) -> super::Done {
     match command {
         Batch::Ready { days } => ready(parts, &days).await,
-        Batch::Run(args) => recompute(parts, &args).await,
+        Batch::Run(args) => recompute(parts, &args, output).await,
     }
 }
 
 async fn ready(parts: &Parts, days: &Days) -> super::Done {
     let mut waiting = Vec::new();
     let days = days.list().map_err(Usage)?;
-    let deps = parts.batch_deps(None)?;
+    let deps = parts.batch_deps(None, None)?;
     for day in &days {
         match ::batch::ready(&deps, &parts.settings().batch, *day, false).await {
             Ok(()) => {}
@@ -37,10 +37,11 @@ async fn ready(parts: &Parts, days: &Days) -> super::Done {
 }
 
 /// Days in order; one that changed nothing does not stop the others. The exit code is 99 only when all were final.
-async fn recompute(parts: &Parts, args: &BatchRun) -> super::Done {
+async fn recompute(parts: &Parts, args: &BatchRun, output: Output) -> super::Done {
     let days = args.days.list().map_err(Usage)?;
-    let rules = args.rules.as_deref().map(rules).transpose()?;
-    let deps = parts.batch_deps(rules)?;
+    let rules = args.rules.as_deref().map(|file| whatif::rules(file, &parts.settings().counting)).transpose()?;
+    let prices = args.prices.as_deref().map(|file| whatif::prices(file, &parts.price_store())).transpose()?;
+    let deps = parts.batch_deps(rules, prices)?;
     let mut settings = parts.settings().batch.clone();
     if let Some(threads) = args.threads {
         settings.threads = threads;
@@ -51,11 +52,12 @@ async fn recompute(parts: &Parts, args: &BatchRun) -> super::Done {
         let request = ::batch::Request { day: *day, dry_run: args.dry_run, force: args.force };
         let outcome = one_day(&deps, &settings, request).await.with_context(|| format!("batch of {day}"))?;
         unchanged += usize::from(outcome.status == ::batch::Status::Unchanged);
+        whatif::print(&outcome, output)?;
         results.push(summary(&outcome));
     }
     let line = if let [one] = results.as_slice() { one.clone() } else { json!({ "days": results }) };
     last_line(&line)?;
-    Ok(if unchanged == days.len() { 99 } else { 0 })
+    Ok(if unchanged == days.len() && !args.dry_run { 99 } else { 0 })
 }
 
 pub(super) async fn one_day(
@@ -98,15 +100,6 @@ pub(super) fn summary(outcome: &::batch::Outcome) -> Value {
         "changed": changed,
         "sha256": files(record),
         "warnings": record.warnings,
+        "shadow": outcome.shadow,
     })
-}
-
-/// A rule set: the `counting` section as a file of its own.
-fn rules(file: &Path) -> anyhow::Result<Counting> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let counting: Counting = toml::from_str(&text).map_err(|e| Usage(format!("{}: {e}", file.display())))?;
-    match counting.problems().first() {
-        None => Ok(counting),
-        Some(problem) => Err(Usage(format!("{}: {problem}", file.display())).into()),
-    }
 }

@@ -5,6 +5,7 @@ mod bad;
 mod batch;
 mod config;
 mod demo;
+mod dispute;
 mod doctor;
 mod explain;
 mod fetch;
@@ -16,6 +17,7 @@ mod reconcile;
 mod roles;
 mod settlement;
 mod simulate;
+mod whatif;
 
 use crate::cli::{Cli, Command, Global};
 use crate::settings::Settings;
@@ -52,7 +54,7 @@ pub(crate) async fn run(cli: Cli) -> Done {
         Command::Import(args) => import::run(&parts, &args.files, output).await,
         Command::Ads(command) => ads::run(&parts, command, output),
         Command::Prices(command) => prices::run(&parts, command, output),
-        Command::Batch(command) => batch::run(&parts, command).await,
+        Command::Batch(command) => batch::run(&parts, command, output).await,
         Command::Reconcile(command) => reconcile::run(&parts, command).await,
         Command::Settlement(command) => settlement::run(&parts, command, output).await,
         Command::Explain(command) => explain::run(&parts, command, output).await,

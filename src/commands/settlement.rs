@@ -1,4 +1,4 @@
-//! `settlement`: list, show, verify, prove.
+//! `settlement`: list, show, verify, prove; `diff` is in [`super::dispute`].
 
 use std::path::Path;
 
@@ -32,6 +32,7 @@ pub(super) async fn run(parts: &Parts, command: Settlement, output: Output) -> s
             println!("{}", serde_json::to_string_pretty(&shown.manifest)?);
             Ok(0)
         }
+        Settlement::Diff(args) => super::dispute::run(parts, &args, output).await,
         Settlement::Verify { folder, api_key, proof, key } => {
             let pin = pin(key.as_deref())?;
             let fetched = match folder.to_str().filter(|f| f.starts_with("http://")) {

@@ -8,3 +8,4 @@ mod help;
 mod law;
 mod model;
 mod runs;
+mod whatif;

@@ -24,13 +24,18 @@ pub(crate) struct Judged {
 
 /// Everything about the whole archive.
 pub(crate) fn recount(archive: &[Archived], prices: &PriceBook) -> Vec<Judged> {
+    recount_with(archive, prices, DAY)
+}
+
+/// The same where two clicks closer than `window` microseconds are one.
+pub(crate) fn recount_with(archive: &[Archived], prices: &PriceBook, window: i64) -> Vec<Judged> {
     let mut in_order: Vec<&Archived> = archive.iter().collect();
     in_order.sort_by_key(|r| (r.event.ingest_time, r.event.region.to_string(), r.partition, r.position));
     let mut holders: HashMap<String, Fingerprint> = HashMap::new();
     let mut last_click: HashMap<String, Timestamp> = HashMap::new();
     let mut judged = Vec::new();
     for row in in_order {
-        let verdict = verdict(row, &mut holders, &mut last_click);
+        let verdict = verdict(row, &mut holders, &mut last_click, window);
         judged.push(price(row, verdict, prices));
     }
     judged
@@ -40,6 +45,7 @@ fn verdict(
     row: &Archived,
     holders: &mut HashMap<String, Fingerprint>,
     last_click: &mut HashMap<String, Timestamp>,
+    window: i64,
 ) -> String {
     let event = &row.event;
     if let Some(code @ (InvalidCode::BadSignature | InvalidCode::Expired)) = event.invalid {
@@ -58,7 +64,7 @@ fn verdict(
     }
     if let (EventKind::Click, Some(impression)) = (event.kind, &event.details.impression_id) {
         let before = last_click.insert(impression.to_string(), event.ingest_time);
-        if before.is_some_and(|b| event.ingest_time.0 - b.0 < DAY) {
+        if before.is_some_and(|b| event.ingest_time.0 - b.0 < window) {
             return "repeat_click".to_owned();
         }
     }
