@@ -92,7 +92,7 @@ pub enum Command {
     /// The files finance pulls.
     #[command(subcommand)]
     Settlement(Settlement),
-    /// The life of one event.
+    /// Where a number comes from: the life of one event, a campaign's way from archived to due.
     #[command(subcommand)]
     Explain(Explain),
     /// What was refused: look at it, and replay it once it is mended.
@@ -451,10 +451,23 @@ pub enum AmountUnit {
 /// `explain …`.
 #[derive(Debug, Subcommand)]
 pub enum Explain {
-    /// Where an event was logged, what its verdict is and why, what it cost.
+    /// Where an event was logged, what its verdict is and why, what it cost, where it is settled.
+    #[command(after_help = "Example:\n  clickledger explain event 0198c2f0-5b1e-7c3a-9d55-2f6a1c0b7e11")]
     Event {
         /// The event id.
         id: String,
+        /// Also look through what was refused for the id (reads every refused byte).
+        #[arg(long)]
+        refused: bool,
+    },
+    /// A campaign's day as a waterfall that sums: archived, less each verdict, billable, priced, rounded, settled, due.
+    #[command(after_help = "Example:\n  clickledger explain campaign camp-1 --date 2026-01-05")]
+    Campaign {
+        /// The campaign.
+        id: String,
+        /// The UTC day.
+        #[arg(long)]
+        date: Day,
     },
 }
 

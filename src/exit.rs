@@ -38,6 +38,7 @@ fn one(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         reconcile::keys::KeyError,
         serving::Error,
         shared::directory::DirectoryError,
+        shared::explain::Unexplained,
         shared::event_log::LogError,
         shared::serving_store::StoreError,
     );

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod client;
 mod commands;
 mod exit;
+pub mod explain;
 pub mod folder;
 pub mod output;
 pub mod price_store;

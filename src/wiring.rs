@@ -12,6 +12,7 @@ use shared::config::ByteSize;
 use shared::directory::DirectoryHandle;
 use shared::event_log::embedded::{EmbeddedLog, Options};
 use shared::event_log::{EventLog, LogError};
+use shared::explain::Explainer;
 use shared::id::RefId;
 use shared::money::Currency;
 use shared::price::PriceBook;
@@ -21,6 +22,7 @@ use shared::time::{Clock, SystemClock};
 use shared::verdict::Counting;
 
 use crate::exit::Usage;
+use crate::explain::Explaining;
 use crate::folder::Folder;
 use crate::price_store::PriceStore;
 use crate::settings::Settings;
@@ -292,12 +294,22 @@ impl Parts {
         let deps = serving::Deps {
             store: self.serving_store()?,
             objects: serving::rooted(root.store(), root.path("")),
+            explainer: self.explainer()?,
             tenants: self.directory(shutdown)?,
             keys: serving::ApiKeyFile::new(self.folder.api_keys()),
             clock: self.clock(),
             metrics_text: metrics_text(),
         };
         Ok(serving::Serving::new(self.settings.serving.clone(), deps))
+    }
+
+    /// Whoever explains numbers.
+    ///
+    /// # Errors
+    /// When lake or data folder cannot be opened.
+    pub fn explainer(&self) -> anyhow::Result<Arc<dyn Explainer>> {
+        let (lake, data) = (self.lake_root()?, self.data_root()?);
+        Ok(Arc::new(Explaining { lake, data, prices: self.price_store() }))
     }
 
     /// What batch works on; `rules` and `prices` instead of the standing ones for a what-if.

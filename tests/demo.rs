@@ -50,7 +50,7 @@ fn explains_one_of_its_events(ledger: &Ledger) {
     assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stderr));
     let id = String::from_utf8(found.stdout).unwrap();
     let explained = ledger.ok(&["explain", "event", id.trim(), "--output", "json"]).json();
-    assert_eq!(explained[0]["judged"]["verdict"], "billable", "{explained}");
+    assert_eq!(explained["occurrences"][0]["judged"]["verdict"], "billable", "{explained}");
     ledger.ok(&["explain", "event", id.trim()]);
 }
 

@@ -15,7 +15,7 @@ use shared::time::{DAY, HOUR, MINUTE, SECOND, Timestamp};
 use crate::support::Ledger;
 
 /// The disputed day, on the partner's wall clock.
-const DAY_OF_THEIRS: &str = "2026-01-06";
+pub(crate) const DAY_OF_THEIRS: &str = "2026-01-06";
 
 /// One event as the partner saw it.
 #[derive(Debug, Clone)]
@@ -47,12 +47,12 @@ struct Method {
 /// Our own way.
 const OURS: Method = Method { ahead: 0, window: DAY, counts_bots: false, counts_again: false, patience: i64::MAX };
 
-struct World {
-    ledger: Ledger,
+pub(crate) struct World {
+    pub(crate) ledger: Ledger,
     seen: Vec<Seen>,
 }
 
-fn world() -> &'static World {
+pub(crate) fn world() -> &'static World {
     static MADE: OnceLock<World> = OnceLock::new();
     MADE.get_or_init(|| {
         let ledger = Ledger::new();

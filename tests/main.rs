@@ -4,6 +4,7 @@
 
 mod demo;
 mod dispute;
+mod explain;
 mod kill;
 mod law;
 mod naive;

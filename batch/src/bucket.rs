@@ -8,10 +8,12 @@
 use std::sync::Arc;
 
 use arrow::array::{Int64Array, RecordBatch};
+use compact_str::CompactString;
 use shared::billed::key;
 use shared::verdict::{Counting, IdStanding, InvalidCode};
 
 use crate::claims::{self, ClaimColumns};
+use crate::clicks::Repeat;
 use crate::error::Error;
 use crate::hashes::{Hit, Layout, bucket_of};
 use crate::invalid;
@@ -47,8 +49,8 @@ pub(crate) struct Inputs {
     pub(crate) ours: Vec<Source>,
     /// Where the buckets lie in each.
     pub(crate) layouts: Vec<Layout>,
-    /// Which of each one's rows are repeat clicks, ascending.
-    pub(crate) repeats: Vec<Vec<u32>>,
+    /// Which of each one's rows are repeat clicks, ascending, and of which click.
+    pub(crate) repeats: Vec<Vec<Repeat>>,
     /// The files of other days.
     pub(crate) others: Vec<Source>,
     /// By other file: rows that share a hash with the day, ordered by hash.
@@ -65,8 +67,8 @@ pub(crate) struct Run {
     pub(crate) batch: RecordBatch,
     /// What is invalid about each.
     pub(crate) invalid: Vec<Option<InvalidCode>>,
-    /// Whether each repeats an earlier click, if it may bill otherwise.
-    pub(crate) repeats: Vec<bool>,
+    /// The id of the click that each repeats, if it may bill otherwise.
+    pub(crate) repeats: Vec<Option<CompactString>>,
 }
 
 /// A row of the bucket.
@@ -121,7 +123,7 @@ fn read_runs(
     source: &Source,
     rows: Rows<'_>,
     first: u64,
-    repeats: &[u32],
+    repeats: &[Repeat],
     runs: &mut Vec<Run>,
 ) -> Result<(), Error> {
     let columns = [&COLUMNS[..], &["user_agent"]].concat();
@@ -131,9 +133,12 @@ fn read_runs(
         let invalid = invalid::judge(&batch, &inputs.counting)?;
         let agent = batch.schema_ref().index_of("user_agent")?;
         batch.remove_column(agent);
-        let is_repeat = |r: u64| u32::try_from(r).is_ok_and(|r| repeats.binary_search(&r).is_ok());
+        let repeated = |r: u64| {
+            let at = repeats.binary_search_by_key(&u32::try_from(r).ok()?, |(row, _)| *row).ok()?;
+            repeats.get(at).map(|(_, id)| id.clone())
+        };
         let end = row + batch.num_rows() as u64;
-        runs.push(Run { batch, invalid, repeats: (row..end).map(is_repeat).collect() });
+        runs.push(Run { batch, invalid, repeats: (row..end).map(repeated).collect() });
         row = end;
     }
     Ok(())

@@ -16,7 +16,7 @@ pub struct Click<T> {
     pub tag: T,
 }
 
-/// Sorts `clicks` by key and archive order and tells of each, in that order, whether it repeats.
+/// Sorts `clicks` by key and archive order and tells of each, in that order, whether it repeats the one before it.
 /// Of every key all clicks within the window before the ones in question must be among them.
 pub fn judge_chains<T>(clicks: &mut [Click<T>], counting: &Counting) -> Vec<bool> {
     clicks.sort_unstable_by(|a, b| (&a.key, &a.order).cmp(&(&b.key, &b.order)));

@@ -33,6 +33,7 @@ pub(crate) type Place = (u32, u32);
 pub(crate) struct Linked {
     key: CompactString,
     order: ArchiveOrder,
+    id: CompactString,
     id_hash: i64,
     place: Place,
 }
@@ -195,9 +196,11 @@ async fn read_linked(
 }
 
 fn click(batch: &RecordBatch, row: usize, key: Cow<'_, str>, place: Place) -> Result<Linked, Error> {
+    let claims = ClaimColumns::of(batch)?;
     Ok(Linked {
         key: CompactString::from(key),
-        order: ClaimColumns::of(batch)?.order(row)?,
+        order: claims.order(row)?,
+        id: CompactString::new(claims.id(row)),
         id_hash: column::<Int64Array>(batch, "id_hash")?.value(row),
         place,
     })
@@ -214,6 +217,9 @@ pub(crate) fn reach(ours: (Timestamp, Timestamp), counting: &Counting) -> (Times
     (ours.0.plus(-window), ours.1)
 }
 
+/// A row that repeats a click, and that click's id.
+pub(crate) type Repeat = (u32, CompactString);
+
 /// The rows of the day's files that are repeat clicks, by file, ascending. `hits` are, by file, all rows of the
 /// archive that share a hash with one of `clicks`.
 ///
@@ -225,19 +231,22 @@ pub(crate) async fn repeats(
     hits: Vec<Vec<Hit>>,
     counting: &Counting,
     workers: usize,
-) -> Result<Vec<Vec<u32>>, Error> {
+) -> Result<Vec<Vec<Repeat>>, Error> {
     let firsts = firsts(files, hits, workers).await?;
-    let mut chain: Vec<Click<Place>> = clicks
+    let mut chain: Vec<Click<(Place, CompactString)>> = clicks
         .into_iter()
         .filter(|c| firsts.contains(&c.place))
-        .map(|c| Click { key: c.key, order: c.order, tag: c.place })
+        .map(|c| Click { key: c.key, order: c.order, tag: (c.place, c.id) })
         .collect();
     let judged = judge_chains(&mut chain, counting);
     let mut repeats = vec![Vec::new(); files.ours];
-    for ((file, row), _) in chain.iter().map(|c| c.tag).zip(judged).filter(|(_, repeats)| *repeats) {
-        repeats.get_mut(file as usize).into_iter().for_each(|rows| rows.push(row));
+    // One that repeats follows another click of its chain, which is the one it repeats.
+    for (pair, _) in chain.windows(2).zip(judged.iter().skip(1)).filter(|(_, repeats)| **repeats) {
+        if let [Click { tag: (_, id), .. }, Click { tag: ((file, row), _), .. }] = pair {
+            repeats.get_mut(*file as usize).into_iter().for_each(|rows| rows.push((*row, id.clone())));
+        }
     }
-    repeats.iter_mut().for_each(|rows: &mut Vec<u32>| rows.sort_unstable());
+    repeats.iter_mut().for_each(|rows: &mut Vec<Repeat>| rows.sort_unstable());
     Ok(repeats)
 }
 

@@ -1,6 +1,8 @@
-//! The life of one event id: everywhere it was archived, in archive order, and what the last run of each day made of
-//! it. Reads one 8-byte column per file that can hold the id, then only the rows that do.
+//! The life of one event id: everywhere it was archived, in archive order, who holds the id, and what the last run of
+//! each day made of it. Reads a few pages per file that can hold the id ([`crate::lookup`]), so its time grows with the
+//! number of files and not with the rows.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -11,104 +13,75 @@ use lake::convert::id_hash;
 use lake::run_record::RunRecord;
 use lake::table::{DataFile, Table};
 use lake::tables::{BRONZE_EVENTS, SILVER_EVENTS};
-use object_store::ObjectStore;
-use serde::Serialize;
+use shared::explain::{Judgement, Occurrence, Place, Repeated, Windows, verdict_sentence};
 use shared::id::EventId;
 use shared::time::{Day, Timestamp};
+use shared::verdict::InvalidCode;
 
 use crate::error::Error;
+use crate::lookup;
 use crate::runs::Runs;
 use crate::source::{Rows, Source, column};
 use crate::tasks;
+use crate::whatif::standing_files;
 
-/// One archived event with the id.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Occurrence {
-    /// The day it bills on.
-    pub day: Day,
-    /// What happened.
-    pub event_type: String,
-    /// The ad.
-    pub ad_id: String,
-    /// The campaign.
-    pub campaign_id: String,
-    /// When it happened, by the client.
-    pub event_time: Timestamp,
-    /// When it was accepted.
-    pub ingest_time: Timestamp,
-    /// Where.
-    pub region: String,
-    /// Its log partition.
-    pub partition: i32,
-    /// Its log position.
-    pub position: i64,
-    /// What capture found invalid.
-    pub invalid: Option<String>,
-    /// The payload's identity, in hexadecimal.
-    pub fingerprint: String,
-    /// What batch made of it, if its day has been run since.
-    pub judged: Option<Judgement>,
-}
+/// Files looked at at once.
+const WORKERS: usize = 4;
 
-/// What batch made of an event.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Judgement {
-    /// The run that says so.
-    pub run: u64,
-    /// The time it bills at.
-    pub billing_time: Timestamp,
-    /// Whether its own time was out of bounds.
-    pub clamped: bool,
-    /// Its verdict.
-    pub verdict: String,
-    /// The currency.
-    pub currency: String,
-    /// How its campaign paid.
-    pub price_model: String,
-    /// The price book version that brought the price in.
-    pub price_version: i64,
-    /// What it costs, in nanos of the currency.
-    pub cost_nanos: i64,
-}
-
-/// Everything the lake knows about an id, in archive order; nothing where it was never archived.
+/// Everything the lake knows about an id, in archive order; nothing where it was never archived. Prices and
+/// settlements are for others to add.
 ///
 /// # Errors
 /// When the lake cannot be read.
 pub async fn explain(root: &LakeRoot, event_id: &EventId) -> Result<Vec<Occurrence>, Error> {
-    let store = root.store();
-    let hash = id_hash(event_id.as_str());
     let bronze = Table::open(root, &BRONZE_EVENTS).await?;
-    let can_hold = |f: &DataFile| f.ranges.get("id_hash").is_none_or(|(low, high)| (*low..=*high).contains(&hash));
-    let files = bronze.files()?.into_iter().filter(can_hold).map(|f| (f.day, Source::new(&store, &f))).collect();
-    let id: Arc<str> = event_id.as_str().into();
-    let wanted = id.clone();
-    let found = tasks::each(2, files, move |(day, file): (Day, Source)| archived(&file, day, hash, &wanted)).await?;
-    let mut occurrences: Vec<Occurrence> = found.concat();
-    let order = |o: &Occurrence| (o.ingest_time, o.region.clone(), o.partition, o.position);
-    occurrences.sort_by_key(order);
-    let mut days: Vec<Day> = occurrences.iter().map(|o| o.day).collect();
-    days.sort_unstable();
-    days.dedup();
+    let mut occurrences = archived(&bronze, event_id.as_str()).await?;
+    let first = holder(&occurrences);
+    let days: BTreeSet<Day> = occurrences.iter().map(|o| o.day).collect();
     let (runs, silver) = (Runs::open(root).await?, Table::open(root, &SILVER_EVENTS).await?);
     for day in days {
         let Some(run) = runs.of(day).await?.pop() else { continue };
-        let judged = judged(&silver, &store, &run, hash, id.clone()).await?;
+        let judged = judged(&silver, &run, event_id.as_str()).await?;
         for occurrence in occurrences.iter_mut().filter(|o| o.day == day) {
-            let place = (occurrence.partition, occurrence.position);
+            let place = (occurrence.place.partition, occurrence.place.position);
             occurrence.judged = judged.iter().find(|(at, _)| *at == place).map(|(_, j)| j.clone());
+        }
+    }
+    for occurrence in &mut occurrences {
+        occurrence.first = first.clone().filter(|f| *f != occurrence.place);
+        if let Some(repeated) = occurrence.judged.as_mut().and_then(|j| j.repeats.as_mut()) {
+            let before = archived(&bronze, &repeated.event_id).await?;
+            repeated.place = holder(&before);
         }
     }
     Ok(occurrences)
 }
 
+/// The place of the event that holds the id: the first that is not forged.
+fn holder(occurrences: &[Occurrence]) -> Option<Place> {
+    let is_forged = |o: &Occurrence| {
+        o.invalid_at_capture.as_deref().and_then(InvalidCode::parse).is_some_and(InvalidCode::is_forged)
+    };
+    occurrences.iter().find(|o| !is_forged(o)).map(|o| o.place.clone())
+}
+
+/// Every archived event with the id, in archive order.
+async fn archived(bronze: &Table, id: &str) -> Result<Vec<Occurrence>, Error> {
+    let (store, hash, id): (_, _, Arc<str>) = (bronze.root().store(), id_hash(id), id.into());
+    let can_hold = |f: &DataFile| f.ranges.get("id_hash").is_none_or(|(low, high)| (*low..=*high).contains(&hash));
+    let files = bronze.files()?.into_iter().filter(can_hold).map(|f| (f.day, Source::new(&store, &f))).collect();
+    let find = move |(day, file): (Day, Source)| in_bronze(&file.opened()?, day, hash, &id);
+    let mut found: Vec<Occurrence> = tasks::each(WORKERS, files, find).await?.concat();
+    found.sort_by(|a, b| a.place.cmp(&b.place));
+    Ok(found)
+}
+
 /// The rows of a bronze file that have the id.
-fn archived(file: &Source, day: Day, hash: i64, id: &str) -> Result<Vec<Occurrence>, Error> {
-    let rows = rows_where(file, "id_hash", |batch, row| {
-        Ok(column::<Int64Array>(batch, "id_hash")?.values().get(row) == Some(&hash))
-    })?;
+fn in_bronze(file: &Source, day: Day, hash: i64, id: &str) -> Result<Vec<Occurrence>, Error> {
+    let rows = lookup::by_hash(file, hash)?;
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
     let columns = [
         "event_id",
         "event_type",
@@ -125,7 +98,8 @@ fn archived(file: &Source, day: Day, hash: i64, id: &str) -> Result<Vec<Occurren
     let mut found = Vec::new();
     for batch in file.read(&columns, Rows::These(&rows))? {
         let batch = batch?;
-        for row in (0..batch.num_rows()).filter(|row| is(&batch, *row, id)) {
+        let ids: &StringArray = column(&batch, "event_id")?;
+        for row in (0..batch.num_rows()).filter(|row| ids.value(*row) == id) {
             found.push(occurrence(&batch, row, day)?);
         }
     }
@@ -133,46 +107,46 @@ fn archived(file: &Source, day: Day, hash: i64, id: &str) -> Result<Vec<Occurren
 }
 
 fn occurrence(batch: &RecordBatch, row: usize, day: Day) -> Result<Occurrence, Error> {
-    let text = |name: &str| Ok::<_, Error>(column::<StringArray>(batch, name)?.value(row).to_owned());
     let invalid: &StringArray = column(batch, "invalid")?;
     let fingerprint = column::<BinaryArray>(batch, "fingerprint")?.value(row);
+    let (partition, position) = log_place(batch, row)?;
     Ok(Occurrence {
         day,
-        event_type: text("event_type")?,
-        ad_id: text("ad_id")?,
-        campaign_id: text("campaign_id")?,
+        event_type: text(batch, "event_type", row)?,
+        ad_id: text(batch, "ad_id", row)?,
+        campaign_id: text(batch, "campaign_id", row)?,
         event_time: time(batch, "event_time", row)?,
-        ingest_time: time(batch, "ingest_time", row)?,
-        region: text("region")?,
-        partition: column::<Int32Array>(batch, "partition")?.value(row),
-        position: column::<Int64Array>(batch, "position")?.value(row),
-        invalid: (!invalid.is_null(row)).then(|| invalid.value(row).to_owned()),
+        place: Place {
+            ingest_time: time(batch, "ingest_time", row)?,
+            region: text(batch, "region", row)?,
+            partition,
+            position,
+        },
+        invalid_at_capture: (!invalid.is_null(row)).then(|| invalid.value(row).to_owned()),
         fingerprint: fingerprint.iter().map(|b| format!("{b:02x}")).collect(),
+        first: None,
         judged: None,
     })
 }
 
 /// A log partition and position.
-type Place = (i32, i64);
+type LogPlace = (i32, i64);
+
+fn log_place(batch: &RecordBatch, row: usize) -> Result<LogPlace, Error> {
+    let partition = column::<Int32Array>(batch, "partition")?.value(row);
+    Ok((partition, column::<Int64Array>(batch, "position")?.value(row)))
+}
 
 /// What a run made of every event with the id.
-async fn judged(
-    silver: &Table,
-    store: &Arc<dyn ObjectStore>,
-    run: &RunRecord,
-    hash: i64,
-    id: Arc<str>,
-) -> Result<Vec<(Place, Judgement)>, Error> {
-    let Some(output) = run.output(SILVER_EVENTS.name) else { return Ok(Vec::new()) };
-    let at = silver.at_version(output.version).await?;
-    let named = |f: &DataFile| output.files.iter().any(|o| o.path == f.path);
-    let files = at.files_of(run.day)?.into_iter().filter(named).map(|f| Source::new(store, &f)).collect();
-    let number = run.run;
-    let found = tasks::each(2, files, move |file: Source| {
-        if !can_hold(&file, hash)? {
+async fn judged(silver: &Table, run: &RunRecord, id: &str) -> Result<Vec<(LogPlace, Judgement)>, Error> {
+    let files = standing_files(silver, run).await?;
+    let (number, rules, id): (_, _, Arc<str>) = (run.run, run.counting.rules_version, id.into());
+    let found = tasks::each(WORKERS, files, move |file: Source| {
+        let file = file.opened()?;
+        let rows = if lookup::can_hold(&file, &id)? { lookup::by_id(&file, &id)? } else { Vec::new() };
+        if rows.is_empty() {
             return Ok(Vec::new());
         }
-        let rows = rows_where(&file, "event_id", |batch, row| Ok(is(batch, row, &id)))?;
         let columns = [
             "partition",
             "position",
@@ -183,16 +157,13 @@ async fn judged(
             "price_model",
             "price_version",
             "cost_nanos",
+            "repeat_of",
         ];
         let mut found = Vec::new();
         for batch in file.read(&columns, Rows::These(&rows))? {
             let batch = batch?;
             for row in 0..batch.num_rows() {
-                let place = (
-                    column::<Int32Array>(&batch, "partition")?.value(row),
-                    column::<Int64Array>(&batch, "position")?.value(row),
-                );
-                found.push((place, judgement(&batch, row, number)?));
+                found.push((log_place(&batch, row)?, judgement(&batch, row, number, rules)?));
             }
         }
         Ok(found)
@@ -200,55 +171,33 @@ async fn judged(
     Ok(found.await?.concat())
 }
 
-/// A silver file is in the order of its ids' hashes: the first and the last row tell what it can hold.
-fn can_hold(file: &Source, hash: i64) -> Result<bool, Error> {
-    let last = u32::try_from(file.rows().saturating_sub(1)).unwrap_or(u32::MAX);
-    let ends = if last == 0 { vec![0] } else { vec![0, last] };
-    let mut hashes = Vec::new();
-    for batch in file.read(&["event_id"], Rows::These(&ends))? {
-        hashes.extend(column::<StringArray>(&batch?, "event_id")?.iter().flatten().map(id_hash));
-    }
-    Ok(hashes.first().zip(hashes.last()).is_some_and(|(low, high)| (*low..=*high).contains(&hash)))
-}
-
-fn judgement(batch: &RecordBatch, row: usize, run: u64) -> Result<Judgement, Error> {
-    let text = |name: &str| Ok::<_, Error>(column::<StringArray>(batch, name)?.value(row).to_owned());
+fn judgement(batch: &RecordBatch, row: usize, run: u64, rules_version: u32) -> Result<Judgement, Error> {
     let long = |name: &str| Ok::<_, Error>(column::<Int64Array>(batch, name)?.value(row));
+    let (billing_time, verdict) = (time(batch, "billing_time", row)?, text(batch, "verdict", row)?);
+    let repeats: &StringArray = column(batch, "repeat_of")?;
+    let repeated = (!repeats.is_null(row)).then(|| repeats.value(row).to_owned());
     Ok(Judgement {
         run,
-        billing_time: time(batch, "billing_time", row)?,
+        rules_version,
+        billing_time,
         clamped: column::<BooleanArray>(batch, "clamped")?.value(row),
-        verdict: text("verdict")?,
-        currency: text("currency")?,
-        price_model: text("price_model")?,
+        windows: Windows::of(billing_time),
+        why: verdict_sentence(&verdict).to_owned(),
+        verdict,
+        repeats: repeated.map(|event_id| Repeated { event_id, place: None }),
+        currency: text(batch, "currency", row)?,
+        price_model: text(batch, "price_model", row)?,
         price_version: long("price_version")?,
+        price: None,
         cost_nanos: long("cost_nanos")?,
+        settled: None,
     })
+}
+
+fn text(batch: &RecordBatch, name: &str, row: usize) -> Result<String, Error> {
+    Ok(column::<StringArray>(batch, name)?.value(row).to_owned())
 }
 
 fn time(batch: &RecordBatch, name: &str, row: usize) -> Result<Timestamp, Error> {
     Ok(Timestamp(column::<TimestampMicrosecondArray>(batch, name)?.value(row)))
-}
-
-fn is(batch: &RecordBatch, row: usize, id: &str) -> bool {
-    column::<StringArray>(batch, "event_id").is_ok_and(|ids| ids.value(row) == id)
-}
-
-/// The rows of which one column says so.
-fn rows_where(
-    file: &Source,
-    name: &str,
-    wanted: impl Fn(&RecordBatch, usize) -> Result<bool, Error>,
-) -> Result<Vec<u32>, Error> {
-    let (mut rows, mut base) = (Vec::new(), 0);
-    for batch in file.read(&[name], Rows::All)? {
-        let batch = batch?;
-        for row in 0..batch.num_rows() {
-            if wanted(&batch, row)? {
-                rows.push(base + u32::try_from(row).unwrap_or(u32::MAX));
-            }
-        }
-        base += u32::try_from(batch.num_rows()).unwrap_or(u32::MAX);
-    }
-    Ok(rows)
 }

@@ -73,11 +73,11 @@ impl Judge<'_> {
         Ok(())
     }
 
-    fn row(&mut self, columns: &Columns<'_>, row: usize, known: Known, judged: &mut Judged) -> Result<(), Error> {
+    fn row(&mut self, columns: &Columns<'_>, row: usize, known: Known<'_>, judged: &mut Judged) -> Result<(), Error> {
         let (rules, shard) = (self.rules, &mut *self.shard);
         let (at, clamped) = columns.billing_time(rules, row)?;
         let (number, kind) = columns.kind(row)?;
-        let verdict = rules.counting.verdict(known.invalid, known.standing, known.repeats);
+        let verdict = rules.counting.verdict(known.invalid, known.standing, known.repeats.is_some());
         let reported = columns.reported_currency(row)?;
         let (ad, campaign) = shard.ad(columns.ads.value(row), columns.campaigns.value(row))?;
         let found = shard.prices.in_force(campaign, at, reported)?;
@@ -92,6 +92,7 @@ impl Judge<'_> {
         let leaf = || columns.billed(row, at, found.key, cost, rules.counting.rules_version);
         self.leaves.next_row(billed.then(leaf).as_ref())?;
         judged.push(at, clamped, verdict, found.key, cost);
+        judged.repeats.push(known.repeats.filter(|_| verdict == Verdict::RepeatClick).map(str::to_owned));
         let fact = Fact {
             user: (!columns.users.is_null(row)).then(|| Sketch::hash(columns.users.value(row))),
             cost,
@@ -108,20 +109,21 @@ impl Judge<'_> {
     }
 }
 
-fn what_is_known(bucket: &Bucket, key: Key) -> Result<(Option<InvalidCode>, bool), Error> {
+fn what_is_known(bucket: &Bucket, key: Key) -> Result<(Option<InvalidCode>, Option<&str>), Error> {
     let row = key.row as usize;
     bucket
         .runs
         .get(key.run as usize)
-        .and_then(|run| Some((*run.invalid.get(row)?, *run.repeats.get(row)?)))
+        .and_then(|run| Some((*run.invalid.get(row)?, run.repeats.get(row)?.as_deref())))
         .ok_or_else(|| Error::Internal("a row of a bucket is missing".to_owned()))
 }
 
 /// What the archive as a whole says about a row.
-struct Known {
+struct Known<'a> {
     invalid: Option<InvalidCode>,
     standing: IdStanding,
-    repeats: bool,
+    /// The click it repeats.
+    repeats: Option<&'a str>,
 }
 
 /// The columns of a chunk that decide.
@@ -149,6 +151,7 @@ struct Judged {
     models: Vec<&'static str>,
     versions: Vec<i64>,
     costs: Vec<i64>,
+    repeats: Vec<Option<String>>,
 }
 
 impl<'a> Columns<'a> {
@@ -242,6 +245,7 @@ impl Judged {
             models: Vec::with_capacity(rows),
             versions: Vec::with_capacity(rows),
             costs: Vec::with_capacity(rows),
+            repeats: Vec::with_capacity(rows),
         }
     }
 
@@ -267,6 +271,7 @@ impl Judged {
             ("price_model", Arc::new(StringArray::from(self.models))),
             ("price_version", Arc::new(Int64Array::from(self.versions))),
             ("cost_nanos", Arc::new(Int64Array::from(self.costs))),
+            ("repeat_of", Arc::new(StringArray::from(self.repeats))),
         ];
         let schema = SILVER_EVENTS.file_schema();
         let mut columns = Vec::with_capacity(schema.fields().len());

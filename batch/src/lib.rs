@@ -31,6 +31,7 @@ mod invalid;
 mod job;
 mod judge;
 mod leaves;
+mod lookup;
 mod names;
 mod positions;
 mod prices;

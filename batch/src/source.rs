@@ -68,11 +68,20 @@ impl Source {
     }
 
     fn footer(&self) -> Result<ArrowReaderMetadata, Error> {
-        if let Some(footer) = &self.footer {
-            return Ok(footer.clone());
+        match &self.footer {
+            Some(footer) => Ok(footer.clone()),
+            None => self.load(PageIndexPolicy::Skip),
         }
+    }
+
+    /// The footer with the least and greatest values of every page that states them.
+    pub(crate) fn with_page_index(&self) -> Result<ArrowReaderMetadata, Error> {
+        self.load(PageIndexPolicy::Optional)
+    }
+
+    fn load(&self, column_index: PageIndexPolicy) -> Result<ArrowReaderMetadata, Error> {
         let options = ArrowReaderOptions::new()
-            .with_column_index_policy(PageIndexPolicy::Skip)
+            .with_column_index_policy(column_index)
             .with_offset_index_policy(PageIndexPolicy::Optional);
         let mut reader = self.reader();
         let footer = self.handle.block_on(ArrowReaderMetadata::load_async(&mut reader, options));

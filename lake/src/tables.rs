@@ -198,6 +198,7 @@ pub static SILVER_EVENTS: TableDef = TableDef {
         must("region", Text, "the region that accepted it"),
         must("partition", Int, "its log partition"),
         must("position", Long, "its log position"),
+        may("repeat_of", Text, "of a repeat_click: the event id of the click just before on its impression"),
         must("day", Day, "UTC day of billing_time"),
     ],
     sort: &["ingest_time", "region", "partition", "position"],

@@ -28,6 +28,7 @@ pub mod gold;
 pub mod keys;
 mod line_file;
 mod lines;
+pub mod locate;
 pub mod manifest;
 mod object_file;
 pub mod proof;
@@ -41,6 +42,7 @@ mod settings;
 pub mod settlements;
 pub mod signature;
 pub mod verify;
+pub mod waterfall;
 pub mod worker;
 
 pub use causes::{Candidates, Explanation, ShownBy};

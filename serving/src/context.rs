@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use object_store::ObjectStore;
+use shared::explain::Explainer;
 use shared::serving_store::ServingStore;
 use shared::shutdown::Shutdown;
 use shared::time::{Clock, Timestamp};
@@ -26,6 +27,8 @@ pub struct Deps {
     /// The data root: `reports/drift/` and `settlement/` are read from it. Its paths start there; where they do
     /// not, [`crate::rooted`] makes them.
     pub objects: Arc<dyn ObjectStore>,
+    /// Where numbers come from.
+    pub explainer: Arc<dyn Explainer>,
     /// Who owns what.
     pub tenants: Arc<dyn Tenants>,
     /// Where the API keys are.
@@ -40,6 +43,7 @@ pub struct Deps {
 pub(crate) struct Context {
     pub(crate) store: Arc<dyn ServingStore>,
     pub(crate) objects: Arc<dyn ObjectStore>,
+    pub(crate) explainer: Arc<dyn Explainer>,
     pub(crate) tenants: Arc<dyn Tenants>,
     pub(crate) keys: KeyRing,
     pub(crate) clock: Arc<dyn Clock>,
@@ -63,6 +67,7 @@ impl Context {
         Ok(Self {
             store: deps.store,
             objects: deps.objects,
+            explainer: deps.explainer,
             tenants: deps.tenants,
             keys: KeyRing::open(deps.keys)?,
             clock: deps.clock,

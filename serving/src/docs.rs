@@ -21,6 +21,7 @@ use crate::access::COOKIE_NAME;
     ),
     tags(
         (name = "reports", description = "Counts, cost, unique users, drift"),
+        (name = "explain", description = "Where a number comes from"),
         (name = "settlement", description = "Published settlement files"),
         (name = "pipeline", description = "How fresh, what is promised"),
         (name = "health", description = "For machines that watch"),

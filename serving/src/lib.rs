@@ -24,6 +24,7 @@ mod dashboard;
 mod docs;
 mod drift;
 mod error;
+mod explain;
 mod freshness;
 mod health;
 mod live;

@@ -17,7 +17,7 @@ use utoipa_axum::routes;
 
 use crate::context::Context;
 use crate::problems::not_found;
-use crate::{ads, campaigns, dashboard, docs, drift, health, pipeline, settlement, stream, top};
+use crate::{ads, campaigns, dashboard, docs, drift, explain, health, pipeline, settlement, stream, top};
 
 /// No route takes a larger body, bytes: only the sign-in form has one.
 const MAX_BODY_BYTES: usize = 4 * 1024;
@@ -29,6 +29,8 @@ fn api() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(campaigns::hourly))
         .routes(routes!(top::top))
         .routes(routes!(drift::report))
+        .routes(routes!(explain::event))
+        .routes(routes!(explain::campaign))
         .routes(routes!(settlement::files))
         .routes(routes!(settlement::download))
         .routes(routes!(pipeline::latency))

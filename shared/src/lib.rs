@@ -11,6 +11,7 @@ pub mod directory;
 pub mod error;
 pub mod event;
 pub mod event_log;
+pub mod explain;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod id;

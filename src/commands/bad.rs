@@ -54,7 +54,7 @@ pub(super) async fn run(parts: &Parts, command: Bad, output: Output) -> super::D
 }
 
 /// Gives every row of `bronze/bad` to `visit` until it answers false.
-async fn each(parts: &Parts, mut visit: impl FnMut(BadRow) -> bool) -> anyhow::Result<()> {
+pub(super) async fn each(parts: &Parts, mut visit: impl FnMut(BadRow) -> bool) -> anyhow::Result<()> {
     let table = ::lake::Table::open(&parts.lake_root()?, &BRONZE_BAD).await?;
     for file in table.files()? {
         for batch in table.read(&file, None).await? {

@@ -3,6 +3,7 @@
 // Test code: a failure must stop the test, and the numbers are small.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 
+mod explain;
 mod gate;
 mod help;
 mod law;

@@ -20,6 +20,8 @@ pub(crate) struct Judged {
     pub(crate) model: &'static str,
     pub(crate) version: u32,
     pub(crate) cost: i64,
+    /// The click it repeats.
+    pub(crate) repeat_of: String,
 }
 
 /// Everything about the whole archive.
@@ -32,11 +34,12 @@ pub(crate) fn recount_with(archive: &[Archived], prices: &PriceBook, window: i64
     let mut in_order: Vec<&Archived> = archive.iter().collect();
     in_order.sort_by_key(|r| (r.event.ingest_time, r.event.region.to_string(), r.partition, r.position));
     let mut holders: HashMap<String, Fingerprint> = HashMap::new();
-    let mut last_click: HashMap<String, Timestamp> = HashMap::new();
+    let mut last_click: HashMap<String, (Timestamp, String)> = HashMap::new();
     let mut judged = Vec::new();
     for row in in_order {
-        let verdict = verdict(row, &mut holders, &mut last_click, window);
-        judged.push(price(row, verdict, prices));
+        let mut repeated = String::new();
+        let verdict = verdict(row, &mut holders, &mut last_click, window, &mut repeated);
+        judged.push(Judged { repeat_of: repeated, ..price(row, verdict, prices) });
     }
     judged
 }
@@ -44,8 +47,9 @@ pub(crate) fn recount_with(archive: &[Archived], prices: &PriceBook, window: i64
 fn verdict(
     row: &Archived,
     holders: &mut HashMap<String, Fingerprint>,
-    last_click: &mut HashMap<String, Timestamp>,
+    last_click: &mut HashMap<String, (Timestamp, String)>,
     window: i64,
+    repeated: &mut String,
 ) -> String {
     let event = &row.event;
     if let Some(code @ (InvalidCode::BadSignature | InvalidCode::Expired)) = event.invalid {
@@ -63,8 +67,10 @@ fn verdict(
         return "invalid:known_bot".to_owned();
     }
     if let (EventKind::Click, Some(impression)) = (event.kind, &event.details.impression_id) {
-        let before = last_click.insert(impression.to_string(), event.ingest_time);
-        if before.is_some_and(|b| event.ingest_time.0 - b.0 < window) {
+        let this = (event.ingest_time, event.event_id.to_string());
+        let before = last_click.insert(impression.to_string(), this);
+        if let Some((_, id)) = before.filter(|(at, _)| event.ingest_time.0 - at.0 < window) {
+            *repeated = id;
             return "repeat_click".to_owned();
         }
     }
@@ -92,7 +98,16 @@ fn price(row: &Archived, verdict: String, prices: &PriceBook) -> Judged {
         _ => 0,
     };
     let cost = if verdict == "billable" { nanos } else { 0 };
-    Judged { row: row.clone(), verdict, clamped, currency, model: model.as_str(), version, cost }
+    Judged {
+        row: row.clone(),
+        verdict,
+        clamped,
+        currency,
+        model: model.as_str(),
+        version,
+        cost,
+        repeat_of: String::new(),
+    }
 }
 
 /// The silver rows of a day, without order.
@@ -124,6 +139,7 @@ pub(crate) fn silver(judged: &[Judged], day: Day) -> BTreeSet<Vec<String>> {
                 e.region.to_string(),
                 j.row.partition.to_string(),
                 j.row.position.to_string(),
+                j.repeat_of.clone(),
             ]
         })
         .collect()

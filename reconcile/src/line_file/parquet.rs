@@ -121,6 +121,25 @@ fn decode(bytes: Bytes, each: &mut dyn FnMut(Cells)) -> Result<(), String> {
     Ok(())
 }
 
+/// Calls `each` with the rows of one campaign and their numbers in the file, the first of which is 1. Only those are
+/// made into text.
+pub(crate) fn of_campaign(bytes: Bytes, campaign: &str, each: &mut dyn FnMut(u64, Cells)) -> Result<(), String> {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| e.to_string())?;
+    let mut number = 0;
+    for batch in reader.build().map_err(|e| e.to_string())? {
+        let batch = batch.map_err(|e| e.to_string())?;
+        let ids = batch.column_by_name("campaign_id").and_then(|c| c.as_string_opt::<i32>());
+        let ids = ids.ok_or("it has no column campaign_id")?;
+        for (row, id) in ids.iter().enumerate() {
+            number += 1;
+            if id == Some(campaign) {
+                each(number, cells(&batch, row)?);
+            }
+        }
+    }
+    Ok(())
+}
+
 fn cells(batch: &RecordBatch, row: usize) -> Result<Cells, String> {
     let mut cells = Cells::with_capacity(COLUMNS.len());
     for (column, name) in batch.columns().iter().zip(columns()) {

@@ -530,6 +530,7 @@ fn silver(day: Day, facts: &[Fact]) -> RecordBatch {
             "cost_nanos" => if fact.verdict == Verdict::Billable { fact.nanos } else { 0 }.to_string(),
             "region" => "eu".to_owned(),
             "partition" => "0".to_owned(),
+            "repeat_of" => String::new(),
             "position" => i.to_string(),
             other => panic!("{other}"),
         }

@@ -15,6 +15,10 @@ const MATRIX: &[(&str, [u16; 4])] = &[
     ("/v1/reports/reconcile/2026-01-04/files/1/manifest.json", [200, 403, 403, 401]),
     ("/v1/stream", [200, 200, 200, 401]),
     ("/v1/stream?campaign=c1", [200, 200, 404, 401]),
+    ("/v1/explain/events/e1", [200, 200, 404, 401]),
+    ("/v1/explain/events/none", [404, 404, 404, 401]),
+    ("/v1/explain/campaigns/c1?date=2026-01-04", [200, 200, 404, 401]),
+    ("/v1/explain/campaigns/c1?date=2026-01-03", [404, 404, 404, 401]),
     ("/livez", [200, 200, 200, 200]),
     ("/readyz", [200, 200, 200, 200]),
     ("/metrics", [200, 200, 200, 200]),
@@ -46,6 +50,17 @@ async fn every_route_answers_each_caller_as_it_should() {
 }
 
 #[tokio::test]
+async fn an_explained_event_shows_a_tenant_its_own_occurrences_only() {
+    let api = Api::start().await;
+    let all = api.get("/v1/explain/events/both", &api.operator).await.json();
+    let own = api.get("/v1/explain/events/both", &api.tenant).await.json();
+    assert_eq!(all["occurrences"].as_array().unwrap().len(), 2);
+    assert_eq!(own["occurrences"].as_array().unwrap().len(), 1);
+    assert_eq!(own["occurrences"][0]["campaignId"], "c1");
+    assert_problem(&api.get("/v1/explain/campaigns/c1", &api.tenant).await, 400);
+}
+
+#[tokio::test]
 async fn another_tenants_object_answers_exactly_like_one_that_does_not_exist() {
     let api = Api::start().await;
     api.flush(1, vec![laws::campaign_minute("c2", 0, 5, 0), laws::campaign_hour("c2", 0, 5, 0..9)]).await;
@@ -54,6 +69,7 @@ async fn another_tenants_object_answers_exactly_like_one_that_does_not_exist() {
         ("/v1/reports/campaigns/c2/hourly", "/v1/reports/campaigns/zz/hourly"),
         ("/v1/metrics/campaigns/c2/latency", "/v1/metrics/campaigns/zz/latency"),
         ("/v1/stream?campaign=c2", "/v1/stream?campaign=zz"),
+        ("/v1/explain/campaigns/c2?date=2026-01-04", "/v1/explain/campaigns/zz?date=2026-01-04"),
     ] {
         let (theirs, nobodys) = (api.get(theirs, &api.tenant).await, api.get(nobodys, &api.tenant).await);
         assert_problem(&theirs, 404);
@@ -150,6 +166,7 @@ async fn the_door_does_not_open_to_others_without_keys() {
     let deps = Deps {
         store: Arc::new(api.store.clone()),
         objects: Arc::clone(&api.objects) as Arc<dyn ObjectStore>,
+        explainer: Arc::new(OfC1),
         tenants: Arc::new(Two),
         keys: api.keys.clone(),
         clock: Arc::new(api.clock.clone()),

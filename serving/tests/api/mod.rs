@@ -19,12 +19,13 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde_json::Value;
 use serving::{ApiKeyFile, Deps, Error, KEY_RANDOM_BYTES, Scope, Serving, Settings, Tenant, Tenants};
-use shared::id::{AdId, AdvertiserId, CampaignId};
+use shared::explain::{Explainer, Occurrence, Place, Step, Unexplained, Waterfall};
+use shared::id::{AdId, AdvertiserId, CampaignId, EventId};
 use shared::serving_store::{ServingStore, WriterStatus};
 use shared::shutdown::Shutdown;
 use shared::testing::MemoryServingStore;
 use shared::testing::conformance::serving_store as laws;
-use shared::time::{Clock, ManualClock, SECOND, Timestamp};
+use shared::time::{Clock, Day, ManualClock, SECOND, Timestamp};
 use tokio::net::{TcpListener, TcpStream};
 
 /// `adv-1` owns campaign `c1` and ad `a1`, `adv-2` owns `c2` and `a2`.
@@ -52,6 +53,46 @@ impl Tenants for Two {
     fn campaigns(&self, advertiser: &AdvertiserId) -> Vec<CampaignId> {
         let ids = ["c1", "c2"].iter().map(|c| CampaignId::new(c).unwrap());
         ids.filter(|c| self.of_campaign(c).as_ref() == Some(advertiser)).collect()
+    }
+}
+
+/// Knows one event, `e1`, once in `c1` and once in `c2`, and what `c1` did on one day.
+struct OfC1;
+
+#[async_trait::async_trait]
+impl Explainer for OfC1 {
+    async fn event(&self, id: &EventId) -> Result<Vec<Occurrence>, Unexplained> {
+        let occurrence = |campaign: &str| Occurrence {
+            day: Day(1),
+            event_type: "click".to_owned(),
+            ad_id: "a1".to_owned(),
+            campaign_id: campaign.to_owned(),
+            event_time: Timestamp(1),
+            place: Place { ingest_time: Timestamp(2), region: "eu".to_owned(), partition: 0, position: 7 },
+            invalid_at_capture: None,
+            fingerprint: "00".to_owned(),
+            first: None,
+            judged: None,
+        };
+        let campaigns: &[&str] = match id.as_str() {
+            "e1" => &["c1"],
+            "both" => &["c1", "c2"],
+            _ => &[],
+        };
+        Ok(campaigns.iter().map(|c| occurrence(c)).collect())
+    }
+
+    async fn campaign(&self, id: &CampaignId, day: Day) -> Result<Option<Waterfall>, Unexplained> {
+        let step = Step { what: "archived".to_owned(), events: 3, is_sum: true, why: "accepted".to_owned() };
+        Ok((day == Day::parse("2026-01-04").unwrap()).then(|| Waterfall {
+            campaign_id: id.clone(),
+            day,
+            run: 1,
+            events: vec![step],
+            amounts: Vec::new(),
+            drift: None,
+            notes: Vec::new(),
+        }))
     }
 }
 
@@ -118,6 +159,7 @@ impl Api {
         let deps = Deps {
             store: Arc::new(store.clone()),
             objects: Arc::clone(&objects) as Arc<dyn ObjectStore>,
+            explainer: Arc::new(OfC1),
             tenants: Arc::new(Two),
             keys: keys.clone(),
             clock: Arc::new(clock.clone()),

@@ -13,6 +13,8 @@ async fn the_document_lists_exactly_the_routes() {
         "/metrics",
         "/readyz",
         "/v1/drift/{date}",
+        "/v1/explain/campaigns/{id}",
+        "/v1/explain/events/{id}",
         "/v1/metrics/campaigns/{id}/latency",
         "/v1/reports/campaigns/{id}/hourly",
         "/v1/reports/reconcile/{date}/files",
