@@ -120,6 +120,7 @@ fn table(found: &Dispute) -> anyhow::Result<()> {
     match &found.verdict {
         Some(best) => println!("most likely {} ({} % of the distance)", best.sentence, percent(best.explained_ppm)),
         None if s.unmatched() + s.within_tolerance == 0 => println!("both sides say the same"),
+        None if s.unmatched() == 0 => println!("what lies apart is within the tolerance"),
         None => println!("no difference of method that we know explains the distance"),
     }
     Ok(())

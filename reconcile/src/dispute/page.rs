@@ -66,6 +66,7 @@ fn head(page: &mut String, d: &Dispute) {
             format!("Most likely {}. That explains {} % of the distance.", best.sentence, percent(best.explained_ppm))
         }
         None if s.unmatched() + s.within_tolerance == 0 => "Both sides say the same.".to_owned(),
+        None if s.unmatched() == 0 => "What lies apart is within the tolerance.".to_owned(),
         None => "No difference of method that we know explains the distance.".to_owned(),
     };
     push(page, format_args!("<p class=\"verdict\">{}</p>", Text(&verdict)));
