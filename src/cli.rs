@@ -104,11 +104,26 @@ pub enum Command {
     /// Sign a click or impression URL.
     #[command(after_help = "Example:\n  clickledger sign --ad ad-1 --impression imp-1 --valid 24h")]
     Sign(Sign),
+    /// Kafka's topics.
+    #[cfg(feature = "kafka")]
+    #[command(subcommand)]
+    Kafka(Kafka),
     /// The settings.
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Check this machine and folder: disk sync, ports, log, lake, keys, clock; says what to change.
     Doctor,
+}
+
+/// `kafka`.
+#[cfg(feature = "kafka")]
+#[derive(Debug, Subcommand)]
+pub enum Kafka {
+    /// Make the topics where they are missing, and say where they fall short of what the guarantees need (exit 2).
+    #[command(
+        after_help = "Example:\n  CLICKLEDGER__KAFKA__BOOTSTRAP=kafka-1:9092,kafka-2:9092 clickledger kafka ensure"
+    )]
+    Ensure,
 }
 
 /// `demo`.

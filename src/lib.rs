@@ -10,6 +10,7 @@ mod commands;
 mod exit;
 pub mod explain;
 pub mod folder;
+pub mod logs;
 pub mod output;
 pub mod price_store;
 pub mod settings;

@@ -23,6 +23,9 @@ pub struct Settings {
     pub log: shared::event_log::embedded::Options,
     /// What the event log may forget.
     pub retention: LogRetention,
+    /// Kafka instead of the embedded log, which is then the gateway's spool.
+    #[cfg(feature = "kafka")]
+    pub kafka: shared::event_log::kafka::Settings,
     /// The counting rules.
     pub counting: Counting,
     /// Click → log.
@@ -46,6 +49,8 @@ impl Default for Settings {
             region: "local".to_owned(),
             log: shared::event_log::embedded::Options::default(),
             retention: LogRetention::default(),
+            #[cfg(feature = "kafka")]
+            kafka: shared::event_log::kafka::Settings::default(),
             counting: Counting::default(),
             gateway: gateway::Settings::default(),
             speed: speed::Settings::default(),
@@ -128,6 +133,8 @@ impl Settings {
             problems.push(Problem::new("region", "must be 1 to 64 of A-Z a-z 0-9 _ -"));
         }
         problems.extend(self.log.problems().into_iter().map(|p| Problem::new(format!("log.{}", p.field), p.why)));
+        #[cfg(feature = "kafka")]
+        problems.extend(self.kafka.problems());
         problems.extend(self.counting.problems().into_iter().map(|why| Problem::new("counting", why)));
         problems.extend(self.gateway.problems());
         problems.extend(self.speed.problems());

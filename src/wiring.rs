@@ -1,17 +1,13 @@
 //! The composition root: turns settings into adapters and adapters into layers. The only file that names every
 //! crate, and the only one that knows which implementation stands behind a port.
 
-use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
 use anyhow::Context;
 use gateway::keys::{KeyRing, KeyStatus};
 use gateway::signature::EventClaims;
-use shared::config::ByteSize;
 use shared::directory::DirectoryHandle;
-use shared::event_log::embedded::{EmbeddedLog, Options};
-use shared::event_log::{EventLog, LogError};
 use shared::explain::Explainer;
 use shared::id::RefId;
 use shared::money::Currency;
@@ -24,6 +20,7 @@ use shared::verdict::Counting;
 use crate::exit::Usage;
 use crate::explain::Explaining;
 use crate::folder::Folder;
+use crate::logs::Logs;
 use crate::price_store::PriceStore;
 use crate::settings::Settings;
 use crate::settlement_keys;
@@ -31,21 +28,6 @@ use crate::simulate::{Draft, Proof, Signer};
 
 /// How often a long-running role looks for new prices, ads and keys.
 const REFRESH: Duration = Duration::from_secs(2);
-
-/// How often a reader looks whether the log exists.
-const WAIT_FOR_LOG: Duration = Duration::from_millis(100);
-
-/// Partitions of the dead-letter log: refusals are few.
-const DEAD_LETTER_PARTITIONS: u32 = 1;
-
-/// Both logs of a process.
-#[derive(Clone)]
-pub struct Logs {
-    /// Admitted events.
-    pub events: Arc<dyn EventLog>,
-    /// What was refused.
-    pub dead_letters: Arc<dyn EventLog>,
-}
 
 /// Settings, clock and folder: everything adapters are made from.
 #[derive(Clone)]
@@ -93,51 +75,6 @@ impl Parts {
     /// When the setting is not an id.
     pub fn region(&self) -> anyhow::Result<RefId> {
         RefId::new(&self.settings.region).context("setting region")
-    }
-
-    fn dead_letter_options(&self) -> Options {
-        Options { partitions: DEAD_LETTER_PARTITIONS, segment_bytes: ByteSize::mib(16), ..self.settings.log.clone() }
-    }
-
-    /// Both logs, for the one process that writes them.
-    ///
-    /// # Errors
-    /// When another process writes them, or they cannot be opened.
-    pub fn log_writer(&self) -> anyhow::Result<Logs> {
-        let events = EmbeddedLog::open(&self.folder.events_log(), self.settings.log.clone())?;
-        let dead_letters = EmbeddedLog::open(&self.folder.dead_letters_log(), self.dead_letter_options())?;
-        Ok(Logs { events: Arc::new(events), dead_letters: Arc::new(dead_letters) })
-    }
-
-    /// Both logs, for reading beside the process that writes them.
-    ///
-    /// # Errors
-    /// [`LogError::Unavailable`] when no process has written them yet, or they cannot be opened.
-    pub fn log_reader(&self) -> Result<Logs, LogError> {
-        let open =
-            |dir: PathBuf| -> Result<Arc<dyn EventLog>, LogError> { Ok(Arc::new(EmbeddedLog::open_reader(&dir)?)) };
-        Ok(Logs { events: open(self.folder.events_log())?, dead_letters: open(self.folder.dead_letters_log())? })
-    }
-
-    /// As [`Parts::log_reader`], but waits until the logs exist; `None` when the shutdown comes first.
-    ///
-    /// # Errors
-    /// When the logs exist but cannot be opened.
-    pub async fn wait_for_logs(&self, shutdown: &Shutdown) -> Result<Option<Logs>, LogError> {
-        let mut said = false;
-        while !shutdown.is_requested() {
-            match self.log_reader() {
-                Ok(logs) => return Ok(Some(logs)),
-                Err(LogError::Unavailable { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
-                Err(e) => return Err(e),
-            }
-            if !said {
-                tracing::info!(folder = %self.folder.root().display(), "waiting for the gateway to make the log");
-                said = true;
-            }
-            shared::time::sleep(WAIT_FOR_LOG).await;
-        }
-        Ok(None)
     }
 
     /// The lake.
@@ -316,8 +253,12 @@ impl Parts {
     ///
     /// # Errors
     /// When there is no log yet, or lake or prices cannot be read.
-    pub fn batch_deps(&self, rules: Option<Counting>, prices: Option<PriceBook>) -> anyhow::Result<batch::Deps> {
-        let logs = self.log_reader()?;
+    pub async fn batch_deps(
+        &self,
+        rules: Option<Counting>,
+        prices: Option<PriceBook>,
+    ) -> anyhow::Result<batch::Deps> {
+        let logs = self.log_reader().await?;
         Ok(batch::Deps {
             root: self.lake_root()?,
             events: logs.events,

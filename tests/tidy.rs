@@ -73,6 +73,7 @@ fn heavy_libraries_stay_behind_their_fences() {
         ("rusqlite", ["serving/src", "-"]),
         ("deltalake", ["lake/src", "-"]),
         ("datafusion", ["batch/src", "-"]),
+        ("rdkafka", ["shared/src/event_log/kafka", "-"]),
         ("axum::", ["gateway/src", "serving/src"]),
     ] {
         for file in sources() {

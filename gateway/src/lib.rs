@@ -17,6 +17,7 @@ mod click;
 pub mod dedup;
 mod error;
 mod events;
+pub mod forward;
 pub mod intake;
 mod items;
 pub mod keys;

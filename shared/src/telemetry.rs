@@ -24,6 +24,10 @@ pub mod metric_names {
     pub const GATEWAY_DEDUP_ENTRIES: &str = "clickledger_gateway_dedup_entries";
     /// Event ids the gateway forgot before their time for want of room.
     pub const GATEWAY_DEDUP_FORGOTTEN: &str = "clickledger_gateway_dedup_forgotten_total";
+    /// Spooled records that arrived in the log everyone reads.
+    pub const FORWARD_RECORDS: &str = "clickledger_forward_records_total";
+    /// Spooled records that have not arrived yet.
+    pub const FORWARD_LAG: &str = "clickledger_forward_lag_records";
     /// HTTP requests, by `route` and `status`.
     pub const HTTP_REQUESTS: &str = "clickledger_http_requests_total";
     /// HTTP request duration, by `route`.

@@ -79,7 +79,7 @@ async fn replay(parts: &Parts, reason: &str, dry_run: bool) -> anyhow::Result<()
         true
     })
     .await?;
-    let importer = Importer::new(parts, parts.log_writer()?)?;
+    let importer = Importer::new(parts, parts.log_writer().await?)?;
     let mut taken = Vec::new();
     for body in &bodies {
         let dated = with_time(&body.raw, Timestamp(body.ingest_time));

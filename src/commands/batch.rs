@@ -24,7 +24,7 @@ pub(super) async fn run(parts: &Parts, command: Batch, output: Output) -> super:
 async fn ready(parts: &Parts, days: &Days) -> super::Done {
     let mut waiting = Vec::new();
     let days = days.list().map_err(Usage)?;
-    let deps = parts.batch_deps(None, None)?;
+    let deps = parts.batch_deps(None, None).await?;
     for day in &days {
         match ::batch::ready(&deps, &parts.settings().batch, *day, false).await {
             Ok(()) => {}
@@ -41,7 +41,7 @@ async fn recompute(parts: &Parts, args: &BatchRun, output: Output) -> super::Don
     let days = args.days.list().map_err(Usage)?;
     let rules = args.rules.as_deref().map(|file| whatif::rules(file, &parts.settings().counting)).transpose()?;
     let prices = args.prices.as_deref().map(|file| whatif::prices(file, &parts.price_store())).transpose()?;
-    let deps = parts.batch_deps(rules, prices)?;
+    let deps = parts.batch_deps(rules, prices).await?;
     let mut settings = parts.settings().batch.clone();
     if let Some(threads) = args.threads {
         settings.threads = threads;

@@ -26,7 +26,7 @@ enum Found {
 }
 
 pub(super) async fn run(parts: &Parts, output: Output) -> super::Done {
-    let checks: Vec<(&str, Found)> = vec![
+    let mut checks: Vec<(&str, Found)> = vec![
         ("data folder", folder(parts)),
         ("disk sync", sync(parts)),
         ("event log", log(parts).await),
@@ -39,6 +39,10 @@ pub(super) async fn run(parts: &Parts, output: Output) -> super::Done {
         ("serving port", port(parts.settings().serving.listen)),
         ("open files", open_files()),
     ];
+    #[cfg(feature = "kafka")]
+    if parts.has_broker() {
+        checks.push(("Kafka topics", topics(parts).await));
+    }
     let mut report = Report::new(&["check", "state", "finding"]);
     let mut bad = 0;
     for (check, found) in &checks {
@@ -95,7 +99,7 @@ fn sync(parts: &Parts) -> Found {
 }
 
 async fn log(parts: &Parts) -> Found {
-    match parts.log_reader() {
+    match parts.log_reader().await {
         Ok(logs) => match logs.events.bounds().await {
             Ok(bounds) => Found::Good(format!(
                 "{} partitions, {} records ever",
@@ -109,6 +113,18 @@ async fn log(parts: &Parts) -> Found {
         }
         Err(e) => Found::Bad(e.to_string()),
     }
+}
+
+#[cfg(feature = "kafka")]
+async fn topics(parts: &Parts) -> Found {
+    let mut said = Vec::new();
+    for topic in super::kafka::topics(parts.settings()) {
+        match shared::event_log::kafka::shortcomings(&parts.settings().kafka, &topic).await {
+            Ok(some) => said.extend(some),
+            Err(error) => return Found::Bad(error.to_string()),
+        }
+    }
+    if said.is_empty() { Found::Good("as they must be".to_owned()) } else { Found::Bad(said.join("; ")) }
 }
 
 async fn lake(parts: &Parts) -> Found {

@@ -18,8 +18,9 @@ use shared::partition::partition_of;
 use shared::wire::{BadRecord, MAX_BAD_BYTES, encode_event};
 
 use crate::cli::Output;
+use crate::logs::Logs;
 use crate::output::{last_line, progress};
-use crate::wiring::{Logs, Parts};
+use crate::wiring::Parts;
 
 /// Lines per append: one sync each.
 const BATCH_LINES: usize = 4_096;
@@ -33,7 +34,7 @@ pub(super) struct Imported {
 }
 
 pub(super) async fn run(parts: &Parts, files: &[PathBuf], _output: Output) -> super::Done {
-    let logs = parts.log_writer()?;
+    let logs = parts.log_writer().await?;
     let importer = Importer::new(parts, logs)?;
     let mut all = Imported::default();
     for file in files {

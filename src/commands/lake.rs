@@ -20,7 +20,7 @@ pub(super) async fn run(parts: Parts, args: LakeArgs, output: Output) -> super::
 
 async fn drain(parts: &Parts) -> super::Done {
     let bar = waiting("archiving");
-    let archived = parts.archiver(parts.log_reader()?)?.drain().await?;
+    let archived = parts.archiver(parts.log_reader().await?)?.drain().await?;
     bar.finish_and_clear();
     let end = |p: &shared::progress::Positions| p.0.values().sum::<u64>();
     last_line(&json!({ "events": end(&archived.events), "deadLetters": end(&archived.dead_letters) }))?;

@@ -10,6 +10,8 @@ mod doctor;
 mod explain;
 mod fetch;
 mod import;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod keys;
 mod lake;
 mod prices;
@@ -61,6 +63,8 @@ pub(crate) async fn run(cli: Cli) -> Done {
         Command::Bad(command) => bad::run(&parts, command, output).await,
         Command::Keys(command) => keys::run(&parts, command, output).await,
         Command::Sign(args) => keys::sign(&parts, &args, output),
+        #[cfg(feature = "kafka")]
+        Command::Kafka(command) => kafka::run(&parts, command).await,
         Command::Doctor => doctor::run(&parts, output).await,
         Command::Config(_) => Ok(0),
     }

@@ -12,7 +12,8 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
-use crate::wiring::{Logs, Parts};
+use crate::logs::Logs;
+use crate::wiring::Parts;
 
 /// One of the long-running layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,21 +80,31 @@ pub(super) fn on_signal(shutdown: Shutdown) -> anyhow::Result<()> {
 pub(super) async fn start(parts: &Parts, roles: &[Role], shutdown: &Shutdown) -> anyhow::Result<Running> {
     let has = |role| roles.contains(&role);
     let mut running = Running { tasks: JoinSet::new(), gateway: None, serving: None, logs: None };
-    running.logs = if has(Role::Gateway) {
-        Some(parts.log_writer()?)
-    } else if has(Role::Speed) || has(Role::Lake) {
-        parts.wait_for_logs(shutdown).await?
-    } else {
-        None
-    };
-    if let Some(logs) = running.logs.clone() {
-        if has(Role::Gateway) {
-            let listener = listen(parts.settings().gateway.listen).await?;
-            running.gateway = Some(listener.local_addr()?);
-            let gateway = parts.gateway(logs.clone())?;
-            running.spawn("gateway", shutdown, move |stop| async move { Ok(gateway.run(listener, stop).await?) });
-            retain(parts, logs.clone(), shutdown);
+    if has(Role::Gateway) {
+        let logs = parts.gateway_logs()?;
+        let listener = listen(parts.settings().gateway.listen).await?;
+        running.gateway = Some(listener.local_addr()?);
+        let gateway = parts.gateway(logs.clone())?;
+        // The forwarder outlives the gateway, so that a shutdown leaves nothing in the spool that the broker takes.
+        let spooled = Shutdown::new();
+        let last = spooled.clone();
+        running.spawn("gateway", shutdown, move |stop| async move {
+            let ended = gateway.run(listener, stop).await;
+            last.request();
+            Ok(ended?)
+        });
+        retain(parts, logs.clone(), shutdown);
+        if parts.has_broker() {
+            let (parts, spool) = (parts.clone(), logs);
+            running.spawn("forward", shutdown, move |_| parts.forward(spool, spooled));
+        } else {
+            running.logs = Some(logs);
         }
+    }
+    if running.logs.is_none() && (has(Role::Speed) || has(Role::Lake)) {
+        running.logs = parts.wait_for_logs(shutdown).await?;
+    }
+    if let Some(logs) = running.logs.clone() {
         if has(Role::Speed) {
             let speed = parts.speed(logs.clone(), shutdown)?;
             running.spawn("speed", shutdown, move |stop| async move { Ok(speed.run(stop).await?) });
@@ -147,7 +158,8 @@ impl Running {
     }
 }
 
-/// Forgets old log segments on a timer, but never what the lake has not archived.
+/// Forgets old segments of the gateway's logs on a timer, but never what the lake has not archived or, before a broker,
+/// what has not arrived there.
 fn retain(parts: &Parts, logs: Logs, shutdown: &Shutdown) {
     let (parts, shutdown) = (parts.clone(), shutdown.clone());
     tokio::spawn(async move {
@@ -173,11 +185,12 @@ async fn forget(
 ) -> anyhow::Result<()> {
     let now = parts.clock().now();
     let bounds = log.bounds().await?;
-    let archived = log.group_positions().await?.remove("lake").unwrap_or_default();
+    let group = if parts.has_broker() { gateway::forward::GROUP } else { "lake" };
+    let archived = log.group_positions().await?.remove(group).unwrap_or_default();
     let old = log.positions_at(now.plus(-settings.max_age.as_micros())).await?;
     let is_archived = archived.covers(&old);
     if !is_archived && bounds.start != old {
-        tracing::warn!("the lake is behind the log's retention; keeping everything until it has caught up");
+        tracing::warn!(group, "a reader is behind the log's retention; keeping everything until it has caught up");
     }
     // By size only what is archived to the end may go; by age what is archived up to that age.
     let max_bytes = if archived.covers(&bounds.end) { settings.max_size.0 } else { u64::MAX };

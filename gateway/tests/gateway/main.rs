@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
 
 mod durability;
+mod forward;
 mod history;
 mod hostile;
 mod keys;

@@ -1,9 +1,11 @@
 //! The event log port: partitions, durable appends, consumers that start where they are told.
 //! Positions of truth live with whoever consumes (a checkpoint, a Delta commit); the group positions kept
-//! here only show lag. Implementations: [`memory`] (tests), [`embedded`] (default), Kafka (by configuration).
+//! here only show lag. Implementations: [`memory`] (tests), [`embedded`] (default), `kafka` (by configuration).
 //! Every implementation passes `crate::testing::conformance::event_log`.
 
 pub mod embedded;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod memory;
 
 use std::collections::BTreeMap;
@@ -153,7 +155,8 @@ pub trait EventLog: Send + Sync {
     /// What each group last reported by [`Consumer::report`]: for lag displays only.
     async fn group_positions(&self) -> Result<BTreeMap<String, Positions>, LogError>;
 
-    /// Forgets whole segments that are past `retention` at `now`; returns the bytes freed.
+    /// Forgets what is past `retention` at `now`, whole segments at a time; answers how many bytes that freed (records
+    /// where a broker does not say bytes), 0 when nothing was forgotten.
     async fn enforce(&self, retention: Retention, now: Timestamp) -> Result<u64, LogError>;
 }
 

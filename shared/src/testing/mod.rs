@@ -4,5 +4,6 @@
 
 pub mod conformance;
 mod memory_serving_store;
+pub mod parts;
 
 pub use memory_serving_store::MemoryServingStore;

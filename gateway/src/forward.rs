@@ -1,0 +1,155 @@
+//! The gateway's spool on its way: what is durable on this machine goes, in order, to the log that everyone reads
+//! (decisions.md D-7). While that log is away events wait here, and no click waits for it.
+//!
+//! Guarantees: every spooled record arrives, in the order of its partition, at least once; the spool forgets nothing
+//! that has not arrived (its group [`GROUP`] says how far). On crash: what arrived after the last saved place is sent
+//! once more, and dedup downstream takes it for the duplicate it is.
+//! Never: gives up, reorders, or lets more than one batch be under way.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use shared::error::ErrorKind;
+use shared::event_log::{EventLog, LogError, NewRecord, Record};
+use shared::progress::Positions;
+use shared::shutdown::Shutdown;
+use shared::telemetry::metric_names::{FORWARD_LAG, FORWARD_RECORDS};
+use shared::time::sleep;
+
+/// The spool's consumer group, for its retention and for lag displays.
+pub const GROUP: &str = "forward";
+
+/// Records sent at once.
+const BATCH_RECORDS: usize = 4_096;
+/// How long to wait for more to send.
+const WAIT: Duration = Duration::from_millis(100);
+/// The pause after the first failure; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause between two attempts while the log is away.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Forwarding cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ForwardError {
+    /// The spool cannot be read, or the log refuses what no retry changes.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The place cannot be read or saved.
+    #[error("cannot keep the forwarder's place in {path}: {source}")]
+    Place {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The two logs are cut differently.
+    #[error("the spool has {spool} partitions and the log {log}: set log.partitions to {log}")]
+    Partitions {
+        /// The spool's.
+        spool: u32,
+        /// The log's.
+        log: u32,
+    },
+}
+
+/// Where the forwarder stands: the first position of each partition that has not arrived.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Place {
+    next: Positions,
+}
+
+/// Forwards one spool to one log.
+pub struct Forwarder {
+    spool: Arc<dyn EventLog>,
+    log: Arc<dyn EventLog>,
+    place: PathBuf,
+}
+
+impl Forwarder {
+    /// A forwarder that keeps its place in the file `place`.
+    #[must_use]
+    pub fn new(spool: Arc<dyn EventLog>, log: Arc<dyn EventLog>, place: PathBuf) -> Self {
+        Self { spool, log, place }
+    }
+
+    /// Forwards until shutdown, and then what is in the spool by then if the log takes it at once.
+    ///
+    /// # Errors
+    /// What no waiting mends: a damaged spool, a full disk, a record the log refuses.
+    pub async fn run(self, shutdown: Shutdown) -> Result<(), ForwardError> {
+        let (spool, log) = (self.spool.partitions(), self.log.partitions());
+        if spool != log {
+            return Err(ForwardError::Partitions { spool, log });
+        }
+        let mut next = self.start().await?;
+        let mut consumer = self.spool.consumer(GROUP, &next).await?;
+        loop {
+            let records = consumer.poll(BATCH_RECORDS, WAIT).await?;
+            if records.is_empty() {
+                if shutdown.is_requested() {
+                    return Ok(());
+                }
+                metrics::gauge!(FORWARD_LAG).set(0.0);
+                continue;
+            }
+            let count = records.len() as u64;
+            if !self.send(records, &shutdown).await? {
+                return Ok(()); // the spool keeps them for the next start
+            }
+            next = consumer.positions();
+            save(&self.place, &Place { next: next.clone() })?;
+            consumer.report(&next).await?;
+            metrics::counter!(FORWARD_RECORDS).increment(count);
+            let end = self.spool.bounds().await?.end;
+            let lag = end.0.iter().map(|(p, end)| end.saturating_sub(next.next(*p))).sum::<u64>();
+            metrics::gauge!(FORWARD_LAG).set(u32::try_from(lag).unwrap_or(u32::MAX));
+        }
+    }
+
+    /// Where to go on: the saved place, or the beginning of the spool.
+    async fn start(&self) -> Result<Positions, ForwardError> {
+        let failed = |source| ForwardError::Place { path: self.place.clone(), source };
+        let saved: Place = match std::fs::read(&self.place) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| failed(e.into()))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Place::default(),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut next = self.spool.bounds().await?.start;
+        next.0.extend(saved.next.0);
+        Ok(next)
+    }
+
+    /// Sends a batch however long it takes; whether it arrived before the shutdown.
+    async fn send(&self, records: Vec<Record>, shutdown: &Shutdown) -> Result<bool, ForwardError> {
+        let new = |r: Record| NewRecord { partition: r.partition, append_time: r.append_time, payload: r.payload };
+        let records: Vec<NewRecord> = records.into_iter().map(new).collect();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.log.append(records.clone()).await {
+                Ok(_) => return Ok(true),
+                Err(error) if error.kind() != ErrorKind::Unavailable => return Err(error.into()),
+                Err(error) => tracing::warn!(%error, ?pause, "the log is away; events wait in the spool"),
+            }
+            tokio::select! {
+                () = shutdown.requested() => return Ok(false),
+                () = sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+            }
+        }
+    }
+}
+
+/// Saves the place: whole or not at all.
+fn save(path: &Path, place: &Place) -> Result<(), ForwardError> {
+    let write = || {
+        let new = path.with_extension("new");
+        std::fs::write(&new, serde_json::to_vec(place)?)?;
+        std::fs::File::open(&new)?.sync_all()?;
+        std::fs::rename(&new, path)?;
+        path.parent().map_or(Ok(()), |folder| std::fs::File::open(folder)?.sync_all())
+    };
+    write().map_err(|source: io::Error| ForwardError::Place { path: path.to_owned(), source })
+}

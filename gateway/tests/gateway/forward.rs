@@ -1,0 +1,121 @@
+//! The forwarder between two memory logs, one of which goes away, stops half way, and comes back.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use async_trait::async_trait;
+use gateway::forward::{ForwardError, Forwarder, GROUP};
+use shared::event_log::memory::MemoryLog;
+use shared::event_log::{Bounds, Consumer, Delivered, EventLog, LogError, NewRecord, Record, Retention};
+use shared::progress::Positions;
+use shared::shutdown::Shutdown;
+use shared::testing::conformance::event_log::{PARTITIONS, expected, read_all, records, zero};
+use shared::time::Timestamp;
+
+/// A log that fails its next appends: before anything is kept, or after a part of it was.
+#[derive(Clone)]
+struct Flaky {
+    log: MemoryLog,
+    failures: Arc<AtomicU32>,
+}
+
+#[async_trait]
+impl EventLog for Flaky {
+    fn partitions(&self) -> u32 {
+        self.log.partitions()
+    }
+    async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<Delivered>, LogError> {
+        let left = self.failures.load(Ordering::SeqCst);
+        if left == 0 {
+            return self.log.append(records).await;
+        }
+        self.failures.store(left - 1, Ordering::SeqCst);
+        if left % 2 == 0 {
+            let half = records[..records.len() / 2].to_vec();
+            assert_eq!(self.log.append(half.clone()).await?.len(), half.len());
+        }
+        Err(LogError::Unavailable { doing: "testing".to_owned(), source: std::io::Error::other("away") })
+    }
+    async fn consumer(&self, group: &str, from: &Positions) -> Result<Box<dyn Consumer>, LogError> {
+        self.log.consumer(group, from).await
+    }
+    async fn bounds(&self) -> Result<Bounds, LogError> {
+        self.log.bounds().await
+    }
+    async fn positions_at(&self, time: Timestamp) -> Result<Positions, LogError> {
+        self.log.positions_at(time).await
+    }
+    async fn group_positions(&self) -> Result<BTreeMap<String, Positions>, LogError> {
+        self.log.group_positions().await
+    }
+    async fn enforce(&self, retention: Retention, now: Timestamp) -> Result<u64, LogError> {
+        self.log.enforce(retention, now).await
+    }
+}
+
+/// Runs a forwarder until the spool has arrived, then stops it.
+async fn forward(spool: &MemoryLog, log: &Flaky, place: &std::path::Path) {
+    let shutdown = Shutdown::new();
+    let forwarder = Forwarder::new(Arc::new(spool.clone()), Arc::new(log.clone()), place.to_owned());
+    let running = tokio::spawn(forwarder.run(shutdown.clone()));
+    let end = spool.bounds().await.unwrap().end;
+    while !spool.group_positions().await.unwrap().get(GROUP).is_some_and(|at| at.covers(&end)) {
+        assert!(!running.is_finished(), "the forwarder ended by itself");
+        shared::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    shutdown.request();
+    running.await.unwrap().unwrap();
+}
+
+/// Each record's first arrival, by partition.
+fn firsts(arrived: BTreeMap<u32, Vec<Record>>) -> BTreeMap<u32, Vec<bytes::Bytes>> {
+    let mut seen = std::collections::BTreeSet::new();
+    let mut firsts: BTreeMap<u32, Vec<bytes::Bytes>> = BTreeMap::new();
+    for record in arrived.into_values().flatten() {
+        if seen.insert((record.partition, record.payload.clone())) {
+            firsts.entry(record.partition).or_default().push(record.payload);
+        }
+    }
+    firsts
+}
+
+#[tokio::test]
+async fn everything_arrives_in_order_though_the_log_goes_away_half_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("forward.json");
+    let (spool, failures) = (MemoryLog::new(PARTITIONS), Arc::new(AtomicU32::new(4)));
+    let log = Flaky { log: MemoryLog::new(PARTITIONS), failures };
+    let all = records(6_000);
+    for part in all.chunks(2_000) {
+        assert_eq!(spool.append(part.to_vec()).await.unwrap().len(), part.len());
+        forward(&spool, &log, &place).await;
+    }
+    assert_eq!(log.failures.load(Ordering::SeqCst), 0, "the log was away");
+    let arrived = read_all(&log.log, &zero()).await;
+    assert!(arrived.values().map(Vec::len).sum::<usize>() > all.len(), "a half-kept batch came again");
+    assert_eq!(firsts(arrived), firsts(expected(&all)));
+}
+
+#[tokio::test]
+async fn a_restart_goes_on_where_the_last_one_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("forward.json");
+    let spool = MemoryLog::new(PARTITIONS);
+    let log = Flaky { log: MemoryLog::new(PARTITIONS), failures: Arc::default() };
+    let all = records(500);
+    for part in all.chunks(100) {
+        assert_eq!(spool.append(part.to_vec()).await.unwrap().len(), part.len());
+        forward(&spool, &log, &place).await;
+    }
+    assert_eq!(read_all(&log.log, &zero()).await, expected(&all), "each once");
+}
+
+#[tokio::test]
+async fn logs_that_are_cut_differently_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (spool, log) = (MemoryLog::new(2), MemoryLog::new(PARTITIONS));
+    let forwarder = Forwarder::new(Arc::new(spool), Arc::new(log), folder.path().join("forward.json"));
+    let ended = forwarder.run(Shutdown::new()).await;
+    assert!(matches!(ended, Err(ForwardError::Partitions { spool: 2, log: 4 })), "{ended:?}");
+}
