@@ -253,11 +253,7 @@ impl Parts {
     ///
     /// # Errors
     /// When there is no log yet, or lake or prices cannot be read.
-    pub async fn batch_deps(
-        &self,
-        rules: Option<Counting>,
-        prices: Option<PriceBook>,
-    ) -> anyhow::Result<batch::Deps> {
+    pub async fn batch_deps(&self, rules: Option<Counting>, prices: Option<PriceBook>) -> anyhow::Result<batch::Deps> {
         let logs = self.log_reader().await?;
         Ok(batch::Deps {
             root: self.lake_root()?,

@@ -21,6 +21,20 @@ fn the_demo_settles_its_day_and_its_folder_serves_what_it_settled() {
     }
     let folder = format!("data/{}", line["settlement"]["folder"].as_str().unwrap());
     ledger.ok(&["settlement", "verify", &folder]);
+    assert!(line["money"]["cause"].as_str().unwrap().contains("click"), "{line}");
+    for (event, billed) in [("billed", true), ("notBilled", false)] {
+        let proof = ledger.ok(&[
+            "settlement",
+            "prove",
+            "--event",
+            line["money"][event].as_str().unwrap(),
+            "--date",
+            line["day"].as_str().unwrap(),
+        ]);
+        std::fs::write(ledger.path().join("proof.json"), proof.stdout).unwrap();
+        let checked = ledger.ok(&["settlement", "verify", "--proof", "proof.json", &folder]).json();
+        assert_eq!(checked["billed"], billed, "{checked}");
+    }
     let listed = ledger.ok(&["bad", "list", "--output", "csv"]);
     for reason in ["malformed", "unauthorized", "duplicate"] {
         assert!(listed.stdout.contains(reason), "no {reason} among the refused:\n{}", listed.stdout);

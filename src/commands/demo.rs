@@ -158,10 +158,11 @@ async fn tell(
         folder.display()
     );
     eprintln!("  check it yourself: clickledger settlement verify {}", folder.display());
-    last_line(
-        &json!({ "day": day, "batch": super::batch::summary(&batch)["verdicts"], "settlement": settlement, "verified": true }),
-    )?;
-    Ok(())
+    let settled = super::demo_money::Settled { day, version: settlement.version, folder: &folder };
+    let money = super::demo_money::tell(parts, &settled, output).await?;
+    let verdicts = &super::batch::summary(&batch)["verdicts"];
+    let line = json!({ "day": day, "batch": verdicts, "settlement": settlement, "verified": true, "money": money });
+    Ok(last_line(&line)?)
 }
 
 fn greet(parts: &Parts, gateway: SocketAddr, serving: SocketAddr, day: Day) -> anyhow::Result<()> {

@@ -82,7 +82,7 @@ fn settlement(folder: &Path) -> anyhow::Result<(Day, u32)> {
     Ok((manifest.day, manifest.version))
 }
 
-fn table(found: &Dispute) -> anyhow::Result<()> {
+pub(super) fn table(found: &Dispute) -> anyhow::Result<()> {
     let mut totals = Report::new(&["measure", "ours", "theirs", "difference %"]);
     for t in &found.totals {
         let difference = t.difference_ppm.map_or(json!(null), |ppm| json!(percent(ppm)));

@@ -70,7 +70,7 @@ fn place(p: &Place) -> String {
 }
 
 /// One occurrence, line by line.
-fn life(n: usize, of: usize, o: &Occurrence) -> Report {
+pub(super) fn life(n: usize, of: usize, o: &Occurrence) -> Report {
     let mut report = Report::new(&["what", "value"]);
     let mut say = |what: &str, value: String| report.row([json!(what), json!(value)]);
     say("occurrence", format!("{n} of {of}"));

@@ -5,6 +5,7 @@ mod bad;
 mod batch;
 mod config;
 mod demo;
+mod demo_money;
 mod dispute;
 mod doctor;
 mod explain;
