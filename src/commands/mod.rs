@@ -1,9 +1,11 @@
 //! One file per group of commands. Each turns flags into calls of the layers and results into output.
 
+mod adjust;
 mod ads;
 mod bad;
 mod batch;
 mod config;
+mod days;
 mod demo;
 mod dispute;
 mod doctor;
@@ -12,6 +14,7 @@ mod fetch;
 mod import;
 mod keys;
 mod lake;
+mod ledger;
 mod prices;
 mod reconcile;
 mod roles;
@@ -53,10 +56,13 @@ pub(crate) async fn run(cli: Cli) -> Done {
         Command::Simulate(args) => simulate::run(&parts, &args).await,
         Command::Import(args) => import::run(&parts, &args.files, output).await,
         Command::Ads(command) => ads::run(&parts, command, output),
-        Command::Prices(command) => prices::run(&parts, command, output),
         Command::Batch(command) => batch::run(&parts, command, output).await,
+        Command::Prices(command) => prices::run(&parts, command, output).await,
         Command::Reconcile(command) => reconcile::run(&parts, command).await,
         Command::Settlement(command) => settlement::run(&parts, command, output).await,
+        Command::Days(args) => days::run(&parts, &args, output).await,
+        Command::Adjust(command) => adjust::run(&parts, command, output).await,
+        Command::Ledger(command) => ledger::run(&parts, command, output).await,
         Command::Explain(command) => explain::run(&parts, command, output).await,
         Command::Bad(command) => bad::run(&parts, command, output).await,
         Command::Keys(command) => keys::run(&parts, command, output).await,
