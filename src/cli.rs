@@ -92,6 +92,15 @@ pub enum Command {
     /// The files finance pulls.
     #[command(subcommand)]
     Settlement(Settlement),
+    /// Where every billing day stands: open, closing, closed, settled, restated; and through which all are settled.
+    #[command(after_help = "Examples:\n  clickledger days\n  clickledger days --from 2026-01-01 --output json")]
+    Days(DaysArgs),
+    /// Signed corrections of billing days: each counts once, and none changes what was settled before.
+    #[command(subcommand)]
+    Adjust(Adjust),
+    /// Double-entry postings of everything that was settled.
+    #[command(subcommand)]
+    Ledger(Ledger),
     /// Where a number comes from: the life of one event, a campaign's way from archived to due.
     #[command(subcommand)]
     Explain(Explain),
@@ -258,16 +267,26 @@ pub enum Ads {
 /// `prices …`.
 #[derive(Debug, Subcommand)]
 pub enum Prices {
-    /// Import prices (CSV columns campaignId,model,priceMicros,currency,validFrom).
+    /// Import prices (CSV columns campaignId,model,priceMicros,currency,validFrom), all rows or none.
+    #[command(after_help = "Examples:\n  clickledger prices import prices.csv --dry-run\n  \
+        clickledger prices import prices.csv")]
     Import {
         /// The file.
         file: PathBuf,
-        /// Only say what would change.
+        /// Only say what would change: which campaign from when, on which open and settled days.
         #[arg(long)]
         dry_run: bool,
+        /// Take prices of campaigns that the ad directory does not know.
+        #[arg(long)]
+        any_campaign: bool,
     },
     /// List prices.
-    List,
+    #[command(after_help = "Examples:\n  clickledger prices list\n  clickledger prices list --gaps --output csv")]
+    List {
+        /// Only campaigns of the ad directory that have no price in force now.
+        #[arg(long)]
+        gaps: bool,
+    },
 }
 
 /// Which days a job works on.
@@ -461,6 +480,65 @@ pub enum AmountUnit {
     Micros,
     /// Decimal of the currency.
     Decimal,
+}
+
+/// `days`.
+#[derive(Debug, Args)]
+pub struct DaysArgs {
+    /// Not before this day.
+    #[arg(long)]
+    pub from: Option<Day>,
+    /// Not after this day.
+    #[arg(long)]
+    pub to: Option<Day>,
+}
+
+/// `adjust …`.
+#[derive(Debug, Subcommand)]
+pub enum Adjust {
+    /// Import adjustments, all rows or none; the next `reconcile run` of their days settles them.
+    ///
+    /// CSV or NDJSON with adjustmentId, day, campaignId, adId (optional), currency, impressions, clicks, conversions and
+    /// amountMicros (signed; absent is 0), reason, note, actor, corrects (a sequence or DAY/VERSION; optional).
+    #[command(after_help = "Examples:\n  clickledger adjust import review.csv --dry-run\n  \
+        clickledger adjust import review.csv && clickledger reconcile run --date 2026-01-05")]
+    Import {
+        /// A .csv or .ndjson file.
+        file: PathBuf,
+        /// Check everything, add nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// List adjustments, and whether their signatures hold.
+    #[command(after_help = "Example:\n  clickledger adjust list --date 2026-01-05 --output csv")]
+    List {
+        /// Only this billing day.
+        #[arg(long)]
+        date: Option<Day>,
+    },
+}
+
+/// `ledger …`.
+#[derive(Debug, Subcommand)]
+pub enum Ledger {
+    /// Every account's balance; all of them together are zero in every currency.
+    #[command(after_help = "Examples:\n  clickledger ledger balance\n  \
+        clickledger ledger balance --date 2026-01-05 --campaign campaign-1")]
+    Balance(Postings),
+    /// Every posting, by transaction.
+    #[command(after_help = "Example:\n  clickledger ledger list --date 2026-01-05 --output csv")]
+    List(Postings),
+}
+
+/// Which postings.
+#[derive(Debug, Args)]
+pub struct Postings {
+    /// Only this billing day.
+    #[arg(long)]
+    pub date: Option<Day>,
+    /// Only this campaign.
+    #[arg(long)]
+    pub campaign: Option<String>,
 }
 
 /// `explain …`.

@@ -7,7 +7,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use shared::error::ErrorKind;
-use shared::price::{BadPrice, PriceBook, PriceRow};
+use shared::id::CampaignId;
+use shared::price::{BadPrice, BadPrices, PriceBook, PriceRow};
 
 /// The folder of price books.
 #[derive(Debug, Clone)]
@@ -18,13 +19,13 @@ pub struct PriceStore {
 /// A price book cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum PriceStoreError {
-    /// A row cannot be taken; nothing was imported.
+    /// Rows cannot be taken; nothing was imported.
     #[error("{file}: {source}")]
-    Row {
+    Rows {
         /// The file being imported.
         file: PathBuf,
-        /// The row and why.
-        source: BadPrice,
+        /// Which and why.
+        source: BadPrices,
     },
     /// The file is not CSV with the right columns.
     #[error("{file}: {source}")]
@@ -60,7 +61,7 @@ impl PriceStoreError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Row { .. } | Self::Csv { .. } => ErrorKind::Invalid,
+            Self::Rows { .. } | Self::Csv { .. } => ErrorKind::Invalid,
             Self::Raced(_) => ErrorKind::Conflict,
             Self::Damaged { .. } => ErrorKind::Corrupt,
             Self::Io { .. } => ErrorKind::Unavailable,
@@ -128,16 +129,19 @@ impl PriceStore {
         self.load(self.newest_version()?)
     }
 
-    /// Reads a price file and adds its rows to the newest book, all or none.
+    /// Reads a price file and adds its rows to the newest book, all or none. `is_known` says which campaigns there are.
     ///
     /// # Errors
-    /// The first row that cannot be taken, or a race with another import.
-    pub fn import(&self, file: &Path, dry_run: bool) -> Result<(PriceBook, PriceBook), PriceStoreError> {
-        let csv_error = |source| PriceStoreError::Csv { file: file.to_owned(), source };
-        let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(file).map_err(csv_error)?;
-        let rows: Vec<PriceRow> = reader.deserialize().collect::<Result<_, _>>().map_err(csv_error)?;
+    /// Every row that cannot be taken, or a race with another import.
+    pub fn import(
+        &self,
+        file: &Path,
+        is_known: &dyn Fn(&CampaignId) -> bool,
+        dry_run: bool,
+    ) -> Result<(PriceBook, PriceBook), PriceStoreError> {
+        let rows = read(file, is_known)?;
         let old = self.newest()?;
-        let new = old.import(rows).map_err(|source| PriceStoreError::Row { file: file.to_owned(), source })?;
+        let new = old.import(rows).map_err(|source| PriceStoreError::Rows { file: file.to_owned(), source })?;
         if !dry_run && new.version != old.version {
             self.write(&new)?;
         }
@@ -166,6 +170,28 @@ impl PriceStore {
     }
 }
 
+/// The rows of a price file: each one that does not read, or is of an unknown campaign, is named.
+fn read(file: &Path, is_known: &dyn Fn(&CampaignId) -> bool) -> Result<Vec<PriceRow>, PriceStoreError> {
+    let csv_error = |source| PriceStoreError::Csv { file: file.to_owned(), source };
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(file).map_err(csv_error)?;
+    let (mut rows, mut bad) = (Vec::new(), Vec::new());
+    for (row, read) in (1..).zip(reader.deserialize::<PriceRow>()) {
+        match read {
+            Err(error) if matches!(error.kind(), csv::ErrorKind::Io(_)) => return Err(csv_error(error)),
+            Err(error) => bad.push(BadPrice { row, why: error.to_string() }),
+            Ok(price) if !is_known(&price.campaign_id) => {
+                let campaign = &price.campaign_id;
+                let why = format!(
+                    "no ad of the directory belongs to campaign {campaign}: mend the id, import its ads first, or use --any-campaign"
+                );
+                bad.push(BadPrice { row, why });
+            }
+            Ok(price) => rows.push(price),
+        }
+    }
+    if bad.is_empty() { Ok(rows) } else { Err(PriceStoreError::Rows { file: file.to_owned(), source: BadPrices(bad) }) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,10 +204,10 @@ mod tests {
             .unwrap();
         let store = PriceStore::new(&dir.path().join("prices"));
         assert_eq!(store.newest().unwrap(), PriceBook::default());
-        assert_eq!(store.import(&file, true).unwrap().1.version, 1);
+        assert_eq!(store.import(&file, &|_| true, true).unwrap().1.version, 1);
         assert_eq!(store.newest_version().unwrap(), 0, "a dry run writes nothing");
-        store.import(&file, false).unwrap();
-        store.import(&file, false).unwrap();
+        store.import(&file, &|_| true, false).unwrap();
+        store.import(&file, &|_| true, false).unwrap();
         assert_eq!(store.newest().unwrap().version, 1);
     }
 
@@ -192,8 +218,20 @@ mod tests {
         let rows = "campaignId,model,priceMicros,currency,validFrom\nc1,cpc,1,EUR,2026-01-01T00:00:00Z\nc1,cpm,-1,EUR,2026-01-02T00:00:00Z\n";
         fs::write(&file, rows).unwrap();
         let store = PriceStore::new(&dir.path().join("prices"));
-        let error = store.import(&file, false).unwrap_err();
+        let error = store.import(&file, &|_| true, false).unwrap_err();
         assert!(error.to_string().contains("row 2"), "{error}");
         assert_eq!(store.newest_version().unwrap(), 0);
+    }
+
+    #[test]
+    fn rows_that_do_not_read_and_unknown_campaigns_are_named_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("prices.csv");
+        let rows = "campaignId,model,priceMicros,currency,validFrom\nc1,cpx,1,EUR,2026-01-01T00:00:00Z\nc2,cpm,1,EUR,2026-01-02T00:00:00Z\nc1,cpm,1,EUR,2026-01-02T00:00:00Z\n";
+        fs::write(&file, rows).unwrap();
+        let store = PriceStore::new(&dir.path().join("prices"));
+        let error = store.import(&file, &|c| c.as_str() == "c1", true).unwrap_err();
+        let PriceStoreError::Rows { source, .. } = &error else { panic!("{error}") };
+        assert_eq!(source.0.iter().map(|b| b.row).collect::<Vec<_>>(), [1, 2], "{error}");
     }
 }

@@ -7,6 +7,7 @@ mod dispute;
 mod explain;
 mod kill;
 mod law;
+mod money;
 mod naive;
 mod oracle;
 mod proof;

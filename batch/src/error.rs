@@ -97,7 +97,7 @@ pub struct Difference {
 pub struct Differences(pub Vec<Difference>);
 
 /// The most lines of a table that a message shows.
-const SHOWN: usize = 20;
+const SHOWN: usize = 40;
 
 impl fmt::Display for Differences {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use lake::LakeRoot;
 use lake::file::NewFile;
-use lake::run_record::{FORMAT_VERSION, OutputFile, PartitionConservation, RunOutcome, RunRecord, TableOutput};
+use lake::run_record::{
+    CaptureHour, FORMAT_VERSION, OutputFile, PartitionConservation, RunOutcome, RunRecord, TableOutput,
+};
 use lake::table::Table;
 use lake::tables::{BRONZE_BAD, BRONZE_EVENTS, GOLD_PROOF_BLOCKS, SILVER_EVENTS, TableDef};
 use object_store::path::Path;
@@ -21,6 +23,7 @@ use shared::time::{Clock, Day};
 use shared::verdict::Counting;
 
 use crate::audit::Books;
+use crate::capture::capture;
 use crate::compute::{Computed, Workshop, compute};
 use crate::engine::Engine;
 use crate::error::{Differences, Error};
@@ -137,9 +140,9 @@ pub async fn recompute(
     let rules = Arc::new(Rules { day, counting: deps.counting.clone(), prices: deps.prices.clone() });
     let computed = compute(&workshop, &snapshot, &deps.root.store(), rules).await?;
     workshop.report.step(Step::Audit, 0, 1);
-    let (books, partitions) = audit(&workshop, &snapshot, &covered, deps, &computed, day).await?;
+    let audited = audit(&workshop, &snapshot, &covered, deps, &computed, day).await?;
     let Computed { outputs, merkle } = computed;
-    let mut record = record(deps, &snapshot, &target, &books, (partitions, merkle), &previous)?;
+    let mut record = record(deps, &snapshot, &target, audited, merkle, &previous)?;
     record.outputs = outputs.iter().map(|(def, files)| (def.name.to_owned(), target.draft(def, files))).collect();
     let shadow = if request.dry_run {
         let silver = Table::open(&deps.root, &SILVER_EVENTS).await?;
@@ -194,6 +197,13 @@ fn is_same_work(last: &RunRecord, snapshot: &Snapshot, deps: &Deps) -> bool {
         && last.price_book_version == deps.prices.version
 }
 
+/// What balanced.
+struct Audited {
+    books: Books,
+    partitions: Vec<PartitionConservation>,
+    capture: Vec<CaptureHour>,
+}
+
 /// The conservation gate: nothing passes that does not balance.
 async fn audit(
     workshop: &Workshop,
@@ -202,7 +212,7 @@ async fn audit(
     deps: &Deps,
     computed: &Computed,
     day: Day,
-) -> Result<(Books, Vec<PartitionConservation>), Error> {
+) -> Result<Audited, Error> {
     let store = deps.root.store();
     let engine = Engine::new(workshop.workers, workshop.memory, &workshop.spill)?;
     let paths = |files: &[lake::table::DataFile]| files.iter().map(|f| f.object_path.clone()).collect::<Vec<_>>();
@@ -214,10 +224,13 @@ async fn audit(
     }
     let books = Books::open(&engine).await?;
     let (partitions, mut differences) = conserve(snapshot, &store, covered, workshop.workers).await?;
+    let written = deps.events.bounds().await?.end;
+    let (capture, at_the_edge) = capture(snapshot, &store, covered, &written, workshop.workers, day).await?;
+    differences.extend(at_the_edge);
     differences.extend(books.differences());
     differences.extend(books.tree_difference(computed.merkle.leaves));
     if differences.is_empty() {
-        return Ok((books, partitions));
+        return Ok(Audited { books, partitions, capture });
     }
     Err(Error::Conservation { day, differences: Differences(differences) })
 }
@@ -234,8 +247,8 @@ fn record(
     deps: &Deps,
     snapshot: &Snapshot,
     target: &Target,
-    books: &Books,
-    (partitions, merkle): (Vec<PartitionConservation>, Root),
+    Audited { books, partitions, capture }: Audited,
+    merkle: Root,
     previous: &Option<RunRecord>,
 ) -> Result<RunRecord, Error> {
     let summary = books.summary(target.day)?;
@@ -255,6 +268,7 @@ fn record(
         totals: summary.totals,
         hours: summary.hours,
         partitions,
+        capture,
         quarantined: summary.quarantined,
         warnings: summary.warnings,
     })

@@ -16,6 +16,7 @@
 
 mod audit;
 mod bucket;
+mod capture;
 pub mod chain;
 mod claims;
 mod clicks;

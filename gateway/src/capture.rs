@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use shared::event::{Event, RejectReason, Rejection};
-use shared::event_log::{EventLog, NewRecord};
+use shared::event_log::{Delivered, EventLog, NewRecord};
 use shared::partition::partition_of;
 use shared::telemetry::metric_names::{GATEWAY_DEDUP_ERRORS, GATEWAY_EVENTS};
 use shared::time::{Clock, Timestamp};
@@ -168,7 +168,7 @@ impl Capture {
         outcomes: &mut [Option<Outcome>],
     ) -> Result<Vec<(usize, Box<Event>)>, Unavailable> {
         let mut claims = self.claim(&events).await.into_iter();
-        let (mut tokens, mut records, mut held) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut tokens, mut records, mut held, mut times) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (place, event) in events {
             // Forged events never claim an id (contract 2.2).
             let claim = if is_forged(&event) { None } else { claims.next() };
@@ -187,12 +187,14 @@ impl Capture {
             };
             if !matches!(outcome, Outcome::Duplicate { .. }) {
                 records.push(self.record(&event));
+                times.push(event.ingest_time);
             }
             if let Some(slot) = outcomes.get_mut(place) {
                 *slot = Some(outcome);
             }
         }
-        self.append(records, &tokens).await?;
+        let delivered = self.append(records, &tokens).await?;
+        self.refusals.accepted(&times, &delivered);
         Ok(held)
     }
 
@@ -213,9 +215,9 @@ impl Capture {
         }
     }
 
-    async fn append(&self, records: Vec<NewRecord>, tokens: &[Token]) -> Result<(), Unavailable> {
+    async fn append(&self, records: Vec<NewRecord>, tokens: &[Token]) -> Result<Vec<Delivered>, Unavailable> {
         if records.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let appended = self.events.append(records).await;
         let settled = match &appended {
@@ -227,7 +229,7 @@ impl Capture {
             tracing::warn!(%error, "a dedup claim was not settled");
             metrics::counter!(GATEWAY_DEDUP_ERRORS).increment(1);
         }
-        appended.map(|_| ()).map_err(|error| {
+        appended.map_err(|error| {
             tracing::warn!(%error, "cannot append: senders are told to retry");
             Unavailable("the event log is away".to_owned())
         })

@@ -55,6 +55,8 @@ use state::State;
 
 /// How often counts are flushed and what grows is trimmed.
 const TICK: Duration = Duration::from_secs(1);
+/// How often the tally of what was taken in is written: a kill leaves at most this much in no tally.
+const TALLY_EVERY: Duration = Duration::from_secs(60);
 
 /// What the gateway works with.
 #[derive(Clone)]
@@ -136,12 +138,13 @@ impl Gateway {
         result?;
         self.running.close();
         self.running.wait().await;
-        self.state.refusals.flush().await.map_err(Error::Counts)
+        self.state.refusals.flush().await.map_err(Error::Counts)?;
+        self.state.refusals.flush_tallies().await.map_err(Error::Counts)
     }
 
     /// Once a second: counts to the log, idle clients forgotten, keys and directory looked at; until `stop`.
     async fn housekeeping(&self, stop: &Shutdown) {
-        let mut since_reload = Duration::ZERO;
+        let (mut since_reload, mut since_tally) = (Duration::ZERO, Duration::ZERO);
         loop {
             tokio::select! {
                 () = stop.requested() => return,
@@ -149,6 +152,13 @@ impl Gateway {
             }
             if let Err(error) = self.state.refusals.flush().await {
                 tracing::warn!(%error, "cannot append the counts of refused events: they are kept for the next time");
+            }
+            since_tally += TICK;
+            if since_tally >= TALLY_EVERY {
+                since_tally = Duration::ZERO;
+                if let Err(error) = self.state.refusals.flush_tallies().await {
+                    tracing::warn!(%error, "cannot append the tally: it is kept for the next time");
+                }
             }
             self.state.limit.forget_idle();
             let (entries, forgotten) = self.dedup.size();

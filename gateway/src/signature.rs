@@ -194,6 +194,22 @@ impl SigningKeys {
         self.sign(|key_id| claims.canonical(key_id))
     }
 
+    /// Signs a statement of ours, such as an adjustment, with the newest active key; `statement` makes its text from
+    /// the key's id and must begin with what it is, so that it can never pass for a link or an event.
+    #[must_use]
+    pub fn sign_statement(&self, statement: impl FnOnce(&str) -> String) -> Option<Signed> {
+        self.sign(statement)
+    }
+
+    /// Whether `key_id` signed the statement; `None` when that key is unknown. A retired key's word still holds.
+    #[must_use]
+    pub fn holds(&self, key_id: &str, signature: &str, statement: &str) -> Option<bool> {
+        let key = self.keys().iter().find(|key| key.id.as_str() == key_id)?;
+        let mut mac = key.mac();
+        mac.update(statement.as_bytes());
+        Some(URL_SAFE_NO_PAD.decode(signature).is_ok_and(|bytes| mac.verify_slice(&bytes).is_ok()))
+    }
+
     /// A signed click URL under `base` (such as `https://ads.example`).
     #[must_use]
     pub fn sign_click_url(&self, base: &str, claims: &LinkClaims<'_>) -> Option<String> {

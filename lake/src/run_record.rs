@@ -73,6 +73,8 @@ pub struct RunRecord {
     pub hours: Vec<HourConservation>,
     /// Conservation by log partition: every position is an event or a bad record.
     pub partitions: Vec<PartitionConservation>,
+    /// What came in, by hour of ingest: held against what the processes that took it in say. All 24 hours, in order.
+    pub capture: Vec<CaptureHour>,
     /// What the day (of ingest) refused, by reason code: counts that never became events.
     pub quarantined: BTreeMap<String, u64>,
     /// Sentences for a person, sorted: campaigns without a price in force and the like.
@@ -128,6 +130,24 @@ pub struct HourConservation {
     pub archived: u64,
     /// By verdict text; absent means 0. Sums to `archived`.
     pub verdicts: BTreeMap<String, u64>,
+}
+
+/// What came in during one hour of ingest: `received = archived + Σ refused`, `archived = accepted + untallied`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CaptureHour {
+    /// The start of the hour, UTC microseconds.
+    pub hour: Timestamp,
+    /// Everything that came in.
+    pub received: u64,
+    /// Events that somebody was told were taken, by the tallies of whoever took them.
+    pub accepted: u64,
+    /// Archived events that no tally names: a killed process writes no tally of its last minute.
+    pub untallied: u64,
+    /// Events in the archive with an ingest time in this hour.
+    pub archived: u64,
+    /// What never became an event, by reason code (limits are one).
+    pub refused: BTreeMap<String, u64>,
 }
 
 /// One log partition's balance over the whole archive: `events + bad = next - start`.
@@ -237,6 +257,14 @@ mod tests {
                 next: 6,
                 events: 5,
                 bad: 1,
+            }],
+            capture: vec![CaptureHour {
+                hour: Day(20_000).start(),
+                received: 7,
+                accepted: 5,
+                untallied: 1,
+                archived: 6,
+                refused: [("limited".to_owned(), 1)].into(),
             }],
             quarantined: [("malformed".to_owned(), 1)].into(),
             warnings: vec!["campaign c has no price".to_owned()],

@@ -308,8 +308,54 @@ pub static RUNS: TableDef = TableDef {
     append_only: true,
 };
 
+/// Signed corrections of billing days, each once. `day` is the day corrected.
+pub static LEDGER_ADJUSTMENTS: TableDef = TableDef {
+    name: "ledger/adjustments",
+    columns: &[
+        must("adjustment_id", Text, "the idempotency key"),
+        must("campaign_id", Text, "the campaign"),
+        may("ad_id", Text, "the ad, where it is about one"),
+        must("currency", Text, "ISO 4217 code of the amount"),
+        must("impressions", Long, "signed difference in impressions"),
+        must("clicks", Long, "signed difference in clicks"),
+        must("conversions", Long, "signed difference in conversions"),
+        must("amount_micros", Long, "signed amount in micros of currency"),
+        must("reason", Text, "fraud_review, make_good, overdelivery, privacy_erasure, late_data or other"),
+        must("note", Text, "a note for a person"),
+        must("actor", Text, "who answers for it"),
+        may("corrects", Text, "the settlement it refers to: a sequence number or day/version"),
+        must("source_sha256", Text, "SHA-256 of the file it was imported from"),
+        must("key_id", Text, "the key that signed it"),
+        must("signature", Text, "the signature of its canonical text"),
+        must("imported_at", Time, "when it was imported"),
+        must("day", Day, "UTC billing day it corrects"),
+    ],
+    sort: &["adjustment_id"],
+    stats: &["imported_at"],
+    append_only: true,
+};
+
+/// Double-entry postings of every settlement: those of one transaction sum to zero in every currency.
+/// `day` is the day settled.
+pub static LEDGER_POSTINGS: TableDef = TableDef {
+    name: "ledger/postings",
+    columns: &[
+        must("transaction_id", Long, "the settlement's sequence number"),
+        must("version", Int, "the settlement's version"),
+        may("adjustment_id", Text, "the adjustment posted; null for settled lines"),
+        must("account", Text, "kind of account, then its campaign: receivable:<campaign>, revenue:<campaign>, …"),
+        must("campaign_id", Text, "the campaign"),
+        must("currency", Text, "ISO 4217 code of the amount"),
+        must("amount_micros", Long, "signed amount in micros of currency: debits are positive"),
+        must("day", Day, "UTC billing day settled"),
+    ],
+    sort: &["transaction_id", "account", "currency", "adjustment_id"],
+    stats: &["transaction_id"],
+    append_only: true,
+};
+
 /// Every table of the lake.
-pub static ALL: [&TableDef; 8] = [
+pub static ALL: [&TableDef; 10] = [
     &BRONZE_EVENTS,
     &BRONZE_BAD,
     &SILVER_EVENTS,
@@ -318,6 +364,8 @@ pub static ALL: [&TableDef; 8] = [
     &GOLD_BILLING_DAY,
     &GOLD_PROOF_BLOCKS,
     &RUNS,
+    &LEDGER_ADJUSTMENTS,
+    &LEDGER_POSTINGS,
 ];
 
 /// The table with this name.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use lake::run_record::{HourConservation, PartitionConservation, RunRecord, Totals};
+use lake::run_record::{CaptureHour, HourConservation, PartitionConservation, RunRecord, Totals};
 use shared::money::{Currency, Overflow};
 use shared::rollup::{Counts, RollupKey, RollupRow};
 use shared::time::Day;
@@ -47,6 +47,28 @@ pub(crate) fn conservation(
                 "partition {} of {}: {range} positions, {} events and {} bad records",
                 p.partition, p.topic, p.events, p.bad
             ));
+        }
+    }
+    findings
+}
+
+/// What came in is archived or refused, for every hour of ingest.
+#[must_use]
+pub(crate) fn capture(day: Day, hours: &[CaptureHour]) -> Vec<String> {
+    let mut findings = Vec::new();
+    if !hours.iter().map(|h| h.hour).eq(day.hours()) {
+        findings.push(format!("capture does not list the 24 hours of {day} in order"));
+    }
+    for h in hours {
+        let refused: u128 = h.refused.values().copied().map(u128::from).sum();
+        if u128::from(h.received) != u128::from(h.archived) + refused {
+            findings
+                .push(format!("hour {}: {} received, {} archived, {refused} refused", h.hour, h.received, h.archived));
+        }
+        if u128::from(h.archived) != u128::from(h.accepted) + u128::from(h.untallied) {
+            let (archived, accepted, untallied) = (h.archived, h.accepted, h.untallied);
+            findings
+                .push(format!("hour {}: {archived} archived, {accepted} accepted, {untallied} in no tally", h.hour));
         }
     }
     findings
@@ -147,6 +169,25 @@ mod tests {
 
         let gap = PartitionConservation { next: 21, ..partition };
         assert!(conservation(day, &hours(day), &[gap], &verdicts)[0].contains("partition 3"));
+
+        let quiet = |hour| CaptureHour {
+            hour,
+            received: 3,
+            accepted: 1,
+            untallied: 1,
+            archived: 2,
+            refused: [("limited".to_owned(), 1)].into(),
+        };
+        let mut edge: Vec<CaptureHour> = day.hours().map(quiet).collect();
+        assert_eq!(capture(day, &edge), Vec::<String>::new());
+        edge[7].received = 4;
+        edge[9].accepted = 2;
+        let found = capture(day, &edge);
+        assert!(
+            found.len() == 2 && found[0].contains("T07:00:00Z: 4 received") && found[1].contains("T09"),
+            "{found:?}"
+        );
+        assert!(capture(day, &edge[1..])[0].contains("24 hours"));
 
         let more: BTreeMap<String, u64> = [("billable".to_owned(), 49)].into();
         assert!(conservation(day, &hours(day), &[], &more)[0].contains("billable"));

@@ -17,7 +17,8 @@ impl Sha256Sum {
 }
 
 /// The checksum of `bytes`.
-pub(crate) fn sha256(bytes: &[u8]) -> String {
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> String {
     let mut sum = Sha256Sum::default();
     sum.update(bytes);
     sum.hex()

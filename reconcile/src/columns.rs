@@ -48,6 +48,16 @@ impl<'a> Columns<'a> {
             .ok_or_else(|| Error::damaged(self.what, format!("column {name} is not text")))
     }
 
+    /// A column of text that may be absent in a row.
+    pub(crate) fn optional_text(&self, name: &str) -> Result<Vec<Option<String>>, Error> {
+        let column =
+            self.batch.column_by_name(name).ok_or_else(|| Error::damaged(self.what, format!("no column {name}")))?;
+        let texts =
+            cast(column, &DataType::Utf8).map_err(|e| Error::damaged(self.what, format!("column {name}: {e}")))?;
+        let texts = texts.as_string_opt::<i32>().map(|t| t.iter().map(|t| t.map(str::to_owned)).collect());
+        texts.ok_or_else(|| Error::damaged(self.what, format!("column {name} is not text")))
+    }
+
     pub(crate) fn integers(&self, name: &str) -> Result<PrimitiveArray<Int64Type>, Error> {
         self.primitive(name, &DataType::Int64)
     }

@@ -63,6 +63,9 @@ pub enum Error {
     /// The caller asked for something that cannot be.
     #[error("{0}")]
     Invalid(String),
+    /// Rows of an adjustment file cannot be taken; nothing was imported.
+    #[error("{} problem(s), nothing was imported\n{}", .0.len(), crate::ledger::lines(.0))]
+    BadRows(Vec<crate::ledger::BadRow>),
     /// There is no such settlement.
     #[error("there is no settlement of {day}{}", version.map(|v| format!(" with version {v}")).unwrap_or_default())]
     Unknown {
@@ -87,7 +90,7 @@ impl Error {
             | Self::Overflow(_) => ErrorKind::Corrupt,
             Self::Objects { .. } => ErrorKind::Unavailable,
             Self::Superseded { .. } => ErrorKind::Conflict,
-            Self::Invalid(_) | Self::Unknown { .. } => ErrorKind::Invalid,
+            Self::Invalid(_) | Self::Unknown { .. } | Self::BadRows(_) => ErrorKind::Invalid,
         }
     }
 

@@ -74,6 +74,11 @@ impl Gold {
         &self.record
     }
 
+    /// The lake it is in.
+    pub(crate) fn lake(&self) -> &LakeRoot {
+        &self.lake
+    }
+
     pub(crate) fn files(&self, table: &str) -> Result<&[OutputFile], Error> {
         let output = self.record.output(table).ok_or_else(|| {
             let run = self.record.run;

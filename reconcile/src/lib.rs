@@ -15,22 +15,29 @@
 //! overwritten or published when a sum does not balance; a published settlement never changes, and a restatement is
 //! a new version. On crash: run again; every step is repeatable. There is no queue and no task of its own here.
 
+mod adjusted;
+mod attachments;
 mod balance;
 pub mod causes;
 mod checksum;
 mod columns;
 pub mod compare;
 pub mod correct;
+pub mod days;
+mod deltas;
 pub mod dispute;
 pub mod drift;
 mod error;
 pub mod gold;
 pub mod keys;
+pub mod ledger;
 mod line_file;
 mod lines;
 pub mod locate;
 pub mod manifest;
+mod notice;
 mod object_file;
+mod old_lines;
 pub mod proof;
 pub mod prove;
 pub mod publish;
@@ -45,7 +52,9 @@ pub mod verify;
 pub mod waterfall;
 pub mod worker;
 
+pub use adjusted::{Adjusted, AdjustmentTotal};
 pub use causes::{Candidates, Explanation, ShownBy};
+pub use deltas::DeltaTotal;
 pub use drift::{Distance, Distances, Pair};
 pub use error::Error;
 pub use settings::Settings;

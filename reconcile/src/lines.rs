@@ -69,6 +69,20 @@ pub(crate) struct LineKey {
     pub price_version: u32,
 }
 
+impl LineKey {
+    /// From the cells of a row in the order of [`COLUMNS`].
+    pub(crate) fn from_cells(cells: &[String]) -> Result<Self, String> {
+        let [_, _, campaign, ad, currency, model, price, ..] = cells else { return Err("it is too short".to_owned()) };
+        Ok(Self {
+            campaign_id: cell("campaign_id", campaign, CampaignId::new(campaign).ok())?,
+            ad_id: cell("ad_id", ad, AdId::new(ad).ok())?,
+            currency: cell("currency", currency, Currency::parse(currency))?,
+            price_model: cell("price_model", model, PriceModel::parse(model))?.as_str(),
+            price_version: cell("price_version", price, price.parse().ok())?,
+        })
+    }
+}
+
 /// One settlement line without its version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Line {
@@ -148,15 +162,9 @@ impl Printed {
     pub(crate) fn from_cells(cells: &[String]) -> Result<Self, String> {
         let cells: &[String; 22] =
             cells.try_into().map_err(|_| format!("it has {} cells, not {}", cells.len(), COLUMNS.len()))?;
-        let [day, version, campaign, ad, currency, model, price, impressions, clicks, conversions, nanos, ..] = cells;
+        let [day, version, _, _, _, _, _, impressions, clicks, conversions, nanos, ..] = cells;
         let line = Line {
-            key: LineKey {
-                campaign_id: cell("campaign_id", campaign, CampaignId::new(campaign).ok())?,
-                ad_id: cell("ad_id", ad, AdId::new(ad).ok())?,
-                currency: cell("currency", currency, Currency::parse(currency))?,
-                price_model: cell("price_model", model, PriceModel::parse(model))?.as_str(),
-                price_version: cell("price_version", price, price.parse().ok())?,
-            },
+            key: LineKey::from_cells(cells)?,
             counts: Counts {
                 impressions: cell("impressions", impressions, impressions.parse().ok())?,
                 clicks: cell("clicks", clicks, clicks.parse().ok())?,

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use lake::run_record::{HourConservation, PartitionConservation, integer_text};
+use lake::run_record::{CaptureHour, HourConservation, PartitionConservation, integer_text};
 use serde::{Deserialize, Serialize};
 use shared::merkle::Root;
 use shared::money::{Currency, Overflow};
@@ -13,7 +13,9 @@ use shared::rollup::Counts;
 use shared::time::Day;
 use shared::verdict::Counting;
 
+use crate::adjusted::Adjusted;
 use crate::checksum::sha256;
+use crate::deltas::DeltaTotals;
 use crate::lines::{EXCLUDED, Line};
 use crate::signature::SIGNATURE;
 
@@ -23,6 +25,12 @@ pub const SCHEMA_VERSION: u32 = 2;
 pub const MANIFEST: &str = "manifest.json";
 /// The coreutils checksum list beside it.
 pub const CHECKSUMS: &str = "SHA256SUMS";
+/// The adjustments of the day; there where the day has any.
+pub const ADJUSTMENTS: &str = "adjustments.csv";
+/// The signed differences of lines to the version before; there from version 2 on.
+pub const DELTAS: &str = "deltas.csv";
+/// The machine-readable notice of a restatement; there from version 2 on.
+pub const NOTICE: &str = "restatement.json";
 
 /// A settlement of one day.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +76,42 @@ pub struct Manifest {
     pub generator: Generator,
     /// What a person should know.
     pub warnings: Vec<String>,
+    /// The files beside the lines: adjustments, what changed, the notice.
+    pub attachments: Vec<Attachment>,
+    /// The adjustments of the day known when this was published (`adjustments.csv`).
+    pub adjustments: Adjusted,
+    /// What is due by currency: the lines' amounts and the adjustments'.
+    pub due_micros: BTreeMap<Currency, i64>,
+    /// What changed since the version before; absent for the first.
+    pub restatement: Option<Restatement>,
+}
+
+/// One file beside the lines.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Attachment {
+    /// Its name in the folder.
+    pub path: String,
+    /// Lower-case hex.
+    pub sha256: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Its rows: adjustments, changed lines, campaigns named.
+    pub row_count: u64,
+}
+
+/// What a version changes: `previous` plus `deltas` is `totals`, to the nano.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Restatement {
+    /// The control totals of the version before.
+    pub previous_totals: BTreeMap<Currency, Total>,
+    /// What was due by it.
+    pub previous_due_micros: BTreeMap<Currency, i64>,
+    /// Σ of `deltas.csv` by currency.
+    pub deltas: DeltaTotals,
+    /// Adjustments that it did not have.
+    pub adjustments_added: u64,
 }
 
 /// One file of lines.
@@ -115,6 +159,8 @@ pub struct Conservation {
     pub hours: Vec<HourConservation>,
     /// By log partition: events + bad = next − start.
     pub partitions: Vec<PartitionConservation>,
+    /// By hour of ingest: received = archived + Σ refused, archived = accepted + untallied.
+    pub capture: Vec<CaptureHour>,
     /// Refused before they became events, by reason.
     pub quarantined: BTreeMap<String, u64>,
 }
@@ -160,10 +206,22 @@ impl Manifest {
         serde_json::from_slice(bytes)
     }
 
+    /// Every file that must be in the folder beside manifest and checksums: its name and its SHA-256.
+    pub fn listed(&self) -> impl Iterator<Item = (&str, &str)> {
+        let lines = self.files.iter().map(|f| (f.path.as_str(), f.sha256.as_str()));
+        lines.chain(self.attachments.iter().map(|a| (a.path.as_str(), a.sha256.as_str())))
+    }
+
+    /// The attachment with this name.
+    #[must_use]
+    pub fn attachment(&self, path: &str) -> Option<&Attachment> {
+        self.attachments.iter().find(|a| a.path == path)
+    }
+
     /// The bytes of [`CHECKSUMS`], as `sha256sum` writes them: the files in order, the manifest, its signature.
     #[must_use]
     pub fn checksums(&self, manifest: &[u8], signature: &[u8]) -> Vec<u8> {
-        let lines = self.files.iter().map(|f| (f.sha256.clone(), f.path.as_str()));
+        let lines = self.listed().map(|(path, sha256)| (sha256.to_owned(), path));
         let all = lines.chain([(sha256(manifest), MANIFEST), (sha256(signature), SIGNATURE)]);
         all.map(|(sum, name)| format!("{sum}  {name}\n")).collect::<String>().into_bytes()
     }

@@ -1,13 +1,17 @@
 //! Publishing a settlement: lines → staged files → a signed manifest → a claimed number → the folder, manifest last.
 //! Guarantee: readers see a whole settlement or none; a published one never changes; the sequence has no gap;
-//! the same lines over the same billed events are never published twice.
+//! the same lines over the same billed events with the same adjustments are never published twice.
 //! On crash: before the claim nothing is visible; after it, the next publisher (of any day) completes it.
 //! Never: overwrites a manifest, or publishes lines of a run older than the one already settled.
+
+use std::collections::BTreeMap;
 
 use lake::run_record::RunRecord;
 use shared::merkle::Root;
 use shared::time::Timestamp;
 
+use crate::adjusted::Adjusted;
+use crate::attachments::{self, Adjustments};
 use crate::balance;
 use crate::checksum::{Sha256Sum, sha256};
 use crate::error::Error;
@@ -25,7 +29,7 @@ use crate::signature::Signer;
 pub enum Published {
     /// A new version is there.
     New(Manifest),
-    /// The newest version has these very lines and events: nothing was written.
+    /// The newest version has these very lines, events and adjustments: nothing was written.
     Unchanged(Manifest),
 }
 
@@ -80,6 +84,7 @@ pub async fn content(gold: &Gold) -> Result<Content, Error> {
     })
     .await?;
     let mut findings = balance::conservation(record.day, &record.hours, &record.partitions, &record.verdicts);
+    findings.extend(balance::capture(record.day, &record.capture));
     findings.extend(balance::lines(&sums, record));
     if findings.is_empty() {
         Ok(Content { sums, sha256: checksum.hex(), merkle: record.merkle })
@@ -115,8 +120,10 @@ pub async fn publish(
     loop {
         let taken = sequence::complete_newest(settlements).await?;
         let newest = settlements.newest(record.day).await?;
+        // Read after the newest version is known, so that a new version never lacks an adjustment of it.
+        let adjustments = Adjustments::read(gold.lake(), record.day).await?;
         if let Some(newest) = &newest {
-            if content.is_settled_by(newest) {
+            if content.is_settled_by(newest) && adjustments.is_in(newest) {
                 remove_old_staged(settlements, settings, now).await?;
                 return Ok(Published::Unchanged(newest.clone()));
             }
@@ -126,7 +133,13 @@ pub async fn publish(
         }
         let version = newest.as_ref().map_or(1, |m| m.version + 1);
         let files = stage(settlements, gold, version, settings.rows_per_file).await?;
-        let manifest = manifest(record, content, newest.as_ref(), taken + 1, files, order.reason);
+        let mut manifest = manifest(record, content, newest.as_ref(), taken + 1, files);
+        let settled = newest.as_ref().map_or(0, |m| m.adjustments.row_count);
+        let added = (adjustments.rows.len() as u64).checked_sub(settled);
+        let added = added.ok_or_else(|| Error::damaged("ledger/adjustments", "it has fewer than were settled"))?;
+        manifest.reason = order.reason.map_or_else(|| why(record, newest.as_ref(), added), str::to_owned);
+        let min_micros = settings.notice_min_micros;
+        attachments::attach(settlements, gold, newest.as_ref(), adjustments, &mut manifest, min_micros).await?;
         let claim = signed(&manifest, order.signer)?;
         match sequence::claim(settlements, taken + 1, &claim).await? {
             Claimed::Won => {
@@ -204,14 +217,13 @@ fn manifest(
     before: Option<&Manifest>,
     sequence: u64,
     files: Vec<File>,
-    reason: Option<&str>,
 ) -> Manifest {
     Manifest {
         schema_version: SCHEMA_VERSION,
         day: record.day,
         version: before.map_or(1, |m| m.version + 1),
         supersedes: before.map(|m| m.version),
-        reason: reason.map_or_else(|| why(record, before), str::to_owned),
+        reason: String::new(),
         sequence,
         run: record.run,
         columns: COLUMNS.map(str::to_owned).to_vec(),
@@ -225,6 +237,7 @@ fn manifest(
             archived: record.hours.iter().map(|h| h.archived).sum(),
             hours: record.hours.clone(),
             partitions: record.partitions.clone(),
+            capture: record.capture.clone(),
             quarantined: record.quarantined.clone(),
         },
         inputs: inputs(record),
@@ -236,6 +249,10 @@ fn manifest(
             batch_code_version: record.code_version,
         },
         warnings: record.warnings.clone(),
+        attachments: Vec::new(),
+        adjustments: Adjusted::default(),
+        due_micros: BTreeMap::new(),
+        restatement: None,
     }
 }
 
@@ -247,7 +264,7 @@ fn inputs(record: &RunRecord) -> Vec<Input> {
 }
 
 /// Why a version exists: what changed since the one before.
-fn why(record: &RunRecord, before: Option<&Manifest>) -> String {
+fn why(record: &RunRecord, before: Option<&Manifest>, adjustments_added: u64) -> String {
     let Some(before) = before else { return "first settlement of the day".to_owned() };
     let mut reasons = Vec::new();
     let archived: u64 = record.hours.iter().map(|h| h.archived).sum();
@@ -263,6 +280,10 @@ fn why(record: &RunRecord, before: Option<&Manifest>) -> String {
     }
     if record.code_version != before.generator.batch_code_version {
         reasons.push(format!("batch code: {} → {}", before.generator.batch_code_version, record.code_version));
+    }
+    if adjustments_added > 0 {
+        let old = before.adjustments.row_count;
+        reasons.push(format!("adjustments: {old} → {}", old + adjustments_added));
     }
     if reasons.is_empty() {
         reasons.push("verdicts of the same events changed with the rest of the archive".to_owned());

@@ -89,16 +89,13 @@ pub(crate) async fn complete_newest(settlements: &Settlements) -> Result<u64, Er
 /// Publishes what claim `sequence` decided: files, signature, checksums, and last the manifest. Doing it twice, or in
 /// two processes, gives the same bytes.
 pub(crate) async fn complete(settlements: &Settlements, sequence: u64) -> Result<Manifest, Error> {
-    let name = claim_name(sequence);
-    let bytes = settlements.read(&name).await?.ok_or_else(|| Error::damaged(&name, "it is missing"))?;
-    let claim: Claim = serde_json::from_slice(&bytes).map_err(|e| Error::damaged(&name, e))?;
-    let manifest = Manifest::from_bytes(claim.manifest.as_bytes()).map_err(|e| Error::damaged(&name, e))?;
+    let (claim, manifest) = decided(settlements, sequence).await?;
     let folder = folder(claim.day, claim.version);
     let manifest_name = format!("{folder}/{MANIFEST}");
     if settlements.read(&manifest_name).await?.is_none() {
-        for file in &manifest.files {
-            let bytes = staged_or_published(settlements, &folder, &file.path, &file.sha256).await?;
-            put(settlements, &format!("{folder}/{}", file.path), bytes).await?;
+        for (path, sha256) in manifest.listed() {
+            let bytes = staged_or_published(settlements, &folder, path, sha256).await?;
+            put(settlements, &format!("{folder}/{path}"), bytes).await?;
         }
         let checksums = manifest.checksums(claim.manifest.as_bytes(), claim.signature.as_bytes());
         put(settlements, &format!("{folder}/{SIGNATURE}"), claim.signature.into()).await?;
@@ -107,10 +104,24 @@ pub(crate) async fn complete(settlements: &Settlements, sequence: u64) -> Result
     if !create(settlements, &manifest_name, claim.manifest.as_bytes()).await? {
         return Err(Error::damaged(manifest_name, format!("it is not what sequence {sequence} decided")));
     }
-    for file in &manifest.files {
-        remove(settlements, &staged_name(&file.sha256)).await?;
+    for (_, sha256) in manifest.listed() {
+        remove(settlements, &staged_name(sha256)).await?;
     }
     Ok(manifest)
+}
+
+/// What a number was given to.
+async fn decided(settlements: &Settlements, sequence: u64) -> Result<(Claim, Manifest), Error> {
+    let name = claim_name(sequence);
+    let bytes = settlements.read(&name).await?.ok_or_else(|| Error::damaged(&name, "it is missing"))?;
+    let claim: Claim = serde_json::from_slice(&bytes).map_err(|e| Error::damaged(&name, e))?;
+    let manifest = Manifest::from_bytes(claim.manifest.as_bytes()).map_err(|e| Error::damaged(&name, e))?;
+    Ok((claim, manifest))
+}
+
+/// The settlement that a number was given to.
+pub(crate) async fn settled(settlements: &Settlements, sequence: u64) -> Result<Manifest, Error> {
+    decided(settlements, sequence).await.map(|(_, manifest)| manifest)
 }
 
 async fn staged_or_published(

@@ -19,6 +19,8 @@ pub struct Settings {
     pub rows_per_file: u64,
     /// The most campaign hours listed in a drift report, largest first; the totals cover all.
     pub report_rows: usize,
+    /// Restatement notices name the campaigns whose amount changed by at least this many micros; others are counted.
+    pub notice_min_micros: u64,
     /// How long files of a publication that never finished are kept before a later one removes them.
     pub keep_staged: Span,
 }
@@ -31,6 +33,7 @@ impl Default for Settings {
             late_after: Span::secs(3_600),
             rows_per_file: 500_000,
             report_rows: 10_000,
+            notice_min_micros: 1_000_000,
             keep_staged: Span::secs(7 * 86_400),
         }
     }

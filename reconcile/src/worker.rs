@@ -3,7 +3,7 @@
 //! 1. The newest run record of the day; its gold is read against its checksums, and the books must balance.
 //! 2. Drift is measured hour by hour and the report saved. Over tolerance and not forced: stop here.
 //! 3. Each hour is made exact and owned, in order, and read back.
-//! 4. The report is saved again, the settlement published, the day marked as settled.
+//! 4. The report is saved again, the settlement published and posted to the ledger, the day marked as settled.
 //!
 //! On crash: every step can be done again and then changes nothing; the rerun goes on where it stopped.
 //! Never: overwrites or publishes anything when a sum does not balance.
@@ -25,6 +25,7 @@ use crate::causes;
 use crate::correct;
 use crate::error::Error;
 use crate::gold::Gold;
+use crate::ledger;
 use crate::manifest::{Manifest, Total};
 use crate::publish::{self, Published};
 use crate::report::{self, Hour, Measure, Measured, Report, Status};
@@ -86,7 +87,7 @@ pub enum Outcome {
     OverTolerance(Summary),
     /// Exact and published as a new version.
     Settled(Summary),
-    /// Exact, and these lines were published before.
+    /// Exact, and these lines were published before with the same adjustments.
     AlreadySettled(Summary),
 }
 
@@ -137,6 +138,10 @@ pub struct SettlementSummary {
     pub row_count: u64,
     /// What is settled, by currency.
     pub totals: BTreeMap<Currency, Total>,
+    /// What is due, adjustments included.
+    pub due_micros: BTreeMap<Currency, i64>,
+    /// Adjustments in it.
+    pub adjustments: u64,
 }
 
 impl SettlementSummary {
@@ -147,6 +152,8 @@ impl SettlementSummary {
             sequence: manifest.sequence,
             row_count: manifest.row_count,
             totals: manifest.totals.clone(),
+            due_micros: manifest.due_micros.clone(),
+            adjustments: manifest.adjustments.row_count,
         }
     }
 }
@@ -179,6 +186,7 @@ pub async fn run(
     let (reason, now) = (request.reason.as_deref(), deps.clock.now());
     let order = publish::Order { signer: &deps.signer, settings, reason, now };
     let published = publish::publish(&settlements, &gold, &content, order).await?;
+    ledger::catch_up(&deps.lake, &settlements).await?;
     deps.store.mark_settled(day, published.manifest().version).await?;
     let summary = summary(&report, rows_changed, Some(SettlementSummary::of(published.manifest())));
     Ok(match published {

@@ -87,6 +87,8 @@ pub(crate) struct SettlementFile {
 #[derive(Debug, Deserialize)]
 struct ManifestForm {
     files: Vec<FileForm>,
+    #[serde(default)]
+    attachments: Vec<FileForm>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -187,7 +189,7 @@ async fn make(store: &dyn ObjectStore, day: Day, version: Option<u32>) -> Result
         manifest_checksum: hex(&Sha256::digest(&bytes)),
         checksums: url(CHECKSUMS),
         signature: url(SIGNATURE),
-        files: form.files.into_iter().map(file).collect(),
+        files: form.files.into_iter().chain(form.attachments).map(file).collect(),
     })
 }
 
@@ -233,7 +235,7 @@ async fn send(
         return Ok(whole(MANIFEST, manifest, request));
     }
     // From here on the name is one we wrote, not the one that was asked for.
-    let listed = form.files.iter().find(|f| f.path == name);
+    let listed = form.files.iter().chain(&form.attachments).find(|f| f.path == name);
     let own_name = match listed {
         Some(file) => file.path.as_str(),
         None if name == CHECKSUMS => CHECKSUMS,

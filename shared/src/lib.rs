@@ -25,6 +25,7 @@ pub mod rollup;
 pub mod serving_store;
 pub mod shutdown;
 pub mod sketch;
+pub mod tally;
 pub mod telemetry;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

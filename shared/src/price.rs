@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::EventKind;
 use crate::id::CampaignId;
 use crate::money::{Currency, MAX_MICROS, NANOS_PER_MICRO, Overflow, nanos};
-use crate::time::Timestamp;
+use crate::time::{Day, Timestamp};
 
 /// How a campaign pays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -132,9 +132,45 @@ pub struct PriceRow {
 #[error("row {row}: {why}")]
 pub struct BadPrice {
     /// The row.
-    pub row: usize,
+    pub row: u64,
     /// What is wrong and what to do.
     pub why: String,
+}
+
+/// Every row that cannot be taken; nothing was imported.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{} row(s) cannot be taken, nothing was imported\n{}", .0.len(), listed(.0))]
+pub struct BadPrices(pub Vec<BadPrice>);
+
+/// The most rows a message names.
+const NAMED_ROWS: usize = 100;
+
+fn listed(bad: &[BadPrice]) -> String {
+    let mut lines: Vec<String> = bad.iter().take(NAMED_ROWS).map(ToString::to_string).collect();
+    if let Some(more) = bad.len().checked_sub(NAMED_ROWS).filter(|n| *n > 0) {
+        lines.push(format!("and {more} more"));
+    }
+    lines.join("\n")
+}
+
+impl PriceRow {
+    /// The price it is, as `version` of the book brings it in.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    fn price(&self, version: u32) -> Result<Price, String> {
+        let Some(valid_from) = Timestamp::parse(&self.valid_from) else {
+            return Err(format!("validFrom {:?} is not an RFC 3339 time", self.valid_from));
+        };
+        if !(0..=MAX_MICROS).contains(&self.price_micros) {
+            return Err(format!("priceMicros {} is not in 0..={MAX_MICROS}", self.price_micros));
+        }
+        let pays = matches!(self.model, PriceModel::Cpc | PriceModel::Cpm | PriceModel::Cpa);
+        if pays && self.price_micros > 0 && self.currency == Currency::NONE {
+            return Err("XXX is no currency: a price needs one".to_owned());
+        }
+        Ok(Price { valid_from, model: self.model, price_micros: self.price_micros, currency: self.currency, version })
+    }
 }
 
 /// All prices, by campaign and time.
@@ -159,39 +195,90 @@ impl PriceBook {
     /// The book with `rows` added, one version newer; the same book when every row is already in it.
     ///
     /// # Errors
-    /// [`BadPrice`] for the first row that is out of range or contradicts a price with the same start.
-    pub fn import(&self, rows: impl IntoIterator<Item = PriceRow>) -> Result<Self, BadPrice> {
+    /// Every row that is out of range or contradicts a price with the same start.
+    pub fn import(&self, rows: impl IntoIterator<Item = PriceRow>) -> Result<Self, BadPrices> {
         let mut book = self.clone();
         let version = self.version + 1;
-        for (i, row) in rows.into_iter().enumerate() {
-            let fail = |why: String| BadPrice { row: i + 1, why };
-            let valid_from = Timestamp::parse(&row.valid_from)
-                .ok_or_else(|| fail(format!("validFrom {:?} is not an RFC 3339 time", row.valid_from)))?;
-            if !(0..=MAX_MICROS).contains(&row.price_micros) {
-                return Err(fail(format!("priceMicros {} is not in 0..={MAX_MICROS}", row.price_micros)));
+        let mut bad = Vec::new();
+        for (row, price) in (1..).zip(rows) {
+            match book.add(price, version) {
+                Ok(true) => book.version = version,
+                Ok(false) => {}
+                Err(why) => bad.push(BadPrice { row, why }),
             }
-            let price =
-                Price { valid_from, model: row.model, price_micros: row.price_micros, currency: row.currency, version };
-            let prices = book.prices.entry(row.campaign_id.clone()).or_default();
-            match prices.binary_search_by_key(&valid_from, |p| p.valid_from) {
-                Err(place) => {
-                    prices.insert(place, price);
-                    book.version = version;
+        }
+        if bad.is_empty() { Ok(book) } else { Err(BadPrices(bad)) }
+    }
+
+    /// Whether the row was new.
+    fn add(&mut self, row: PriceRow, version: u32) -> Result<bool, String> {
+        let price = row.price(version)?;
+        let prices = self.prices.entry(row.campaign_id.clone()).or_default();
+        match prices.binary_search_by_key(&price.valid_from, |p| p.valid_from) {
+            Err(place) => {
+                prices.insert(place, price);
+                Ok(true)
+            }
+            Ok(place) => {
+                let old = prices.get(place).unwrap_or(&NO_PRICE);
+                let is_same =
+                    (old.model, old.price_micros, old.currency) == (price.model, price.price_micros, price.currency);
+                if is_same {
+                    return Ok(false);
                 }
-                Ok(place) => {
-                    let old = prices.get(place).unwrap_or(&NO_PRICE);
-                    let same = (old.model, old.price_micros, old.currency)
-                        == (price.model, price.price_micros, price.currency);
-                    if !same {
-                        return Err(fail(format!(
-                            "campaign {} already has another price from {valid_from}: give the new price a later validFrom",
-                            row.campaign_id
-                        )));
-                    }
+                Err(format!(
+                    "campaign {} already has another price from {} ({} {} {}): give the new price a later validFrom",
+                    row.campaign_id,
+                    price.valid_from,
+                    old.model.as_str(),
+                    old.price_micros,
+                    old.currency
+                ))
+            }
+        }
+    }
+
+    /// What `newer` changes: each stretch of time in which a campaign has another price.
+    #[must_use]
+    pub fn changes<'a>(&'a self, newer: &'a Self) -> Vec<PriceChange<'a>> {
+        let mut changes = Vec::new();
+        for (campaign, prices) in &newer.prices {
+            for (i, price) in prices.iter().enumerate() {
+                let before = self.in_force(campaign.as_str(), price.valid_from);
+                if before.version != price.version || before.valid_from != price.valid_from {
+                    let until = prices.get(i + 1).map(|next| next.valid_from);
+                    changes.push(PriceChange { campaign, until, before, after: price });
                 }
             }
         }
-        Ok(book)
+        changes
+    }
+}
+
+/// A stretch of time, from `after.valid_from`, in which a campaign gets another price.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PriceChange<'a> {
+    /// The campaign.
+    pub campaign: &'a CampaignId,
+    /// Where it ends (exclusive); absent where no later price is known.
+    pub until: Option<Timestamp>,
+    /// What was in force at its beginning; [`NO_PRICE`] for nothing.
+    pub before: &'a Price,
+    /// What is.
+    pub after: &'a Price,
+}
+
+impl PriceChange<'_> {
+    /// Whether a campaign that paid in one currency now pays in another: rarely meant.
+    #[must_use]
+    pub fn changes_currency(&self) -> bool {
+        *self.before != NO_PRICE && self.before.currency != self.after.currency
+    }
+
+    /// Whether some of a day lies in it.
+    #[must_use]
+    pub fn touches(&self, day: Day) -> bool {
+        self.after.valid_from < day.end() && self.until.is_none_or(|until| until > day.start())
     }
 }
 
@@ -234,6 +321,43 @@ mod tests {
         let book = PriceBook::default().import(rows.clone()).unwrap();
         assert_eq!(book.import(rows).unwrap(), book);
         let error = book.import([row("c", PriceModel::Cpc, 6, "2026-01-02T00:00:00Z")]).unwrap_err();
-        assert_eq!(error.row, 1);
+        assert_eq!(error.0[0].row, 1);
+    }
+
+    #[test]
+    fn every_bad_row_is_named_at_once() {
+        let good = row("c", PriceModel::Cpc, 5, "2026-01-02T00:00:00Z");
+        let none = PriceRow { currency: Currency::NONE, ..row("c", PriceModel::Cpa, 1, "2026-01-05T00:00:00Z") };
+        let rows = [
+            good.clone(),
+            row("c", PriceModel::Cpc, -1, "2026-01-03T00:00:00Z"),
+            row("c", PriceModel::Cpc, MAX_MICROS + 1, "2026-01-03T00:00:00Z"),
+            row("c", PriceModel::Cpm, 5, "2026-01-02T00:00:00Z"),
+            row("c", PriceModel::Cpc, 5, "yesterday"),
+            none,
+            good,
+        ];
+        let bad = PriceBook::default().import(rows).unwrap_err();
+        assert_eq!(bad.0.iter().map(|b| b.row).collect::<Vec<_>>(), [2, 3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn changes_are_the_stretches_of_time_with_another_price() {
+        let at = |t: &str| Timestamp::parse(t).unwrap();
+        let old = PriceBook::default().import([row("c", PriceModel::Cpc, 5, "2026-01-02T00:00:00Z")]).unwrap();
+        let dollars = PriceRow {
+            currency: Currency::parse("USD").unwrap(),
+            ..row("c", PriceModel::Cpc, 6, "2026-01-04T12:00:00Z")
+        };
+        let new = old.import([dollars, row("d", PriceModel::Cpm, 1, "2026-01-01T00:00:00Z")]).unwrap();
+        let changes = old.changes(&new);
+        assert_eq!(changes.len(), 2);
+        let (c, d) = (changes[0], changes[1]);
+        assert_eq!((c.after.valid_from, c.until, c.before.price_micros), (at("2026-01-04T12:00:00Z"), None, 5));
+        assert!(c.changes_currency() && !d.changes_currency());
+        let days: Vec<bool> =
+            ["03", "04", "05"].map(|d| c.touches(Day::parse(&format!("2026-01-{d}")).unwrap())).into();
+        assert_eq!(days, [false, true, true]);
+        assert_eq!(new.changes(&new), []);
     }
 }

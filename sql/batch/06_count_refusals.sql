@@ -1,4 +1,5 @@
 -- What was refused on the day (of ingest), by reason: it never became an event.
 SELECT reason, SUM("count") AS refused
 FROM bad
+WHERE reason <> 'tally'
 GROUP BY reason

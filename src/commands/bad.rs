@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use lake::convert::{BadRow, bad_from_batch};
 use lake::tables::BRONZE_BAD;
 use serde_json::json;
+use shared::tally::TALLY;
 use shared::time::Timestamp;
 
 use super::import::Importer;
@@ -53,12 +54,12 @@ pub(super) async fn run(parts: &Parts, command: Bad, output: Output) -> super::D
     Ok(0)
 }
 
-/// Gives every row of `bronze/bad` to `visit` until it answers false.
+/// Gives every refusal in `bronze/bad` to `visit` until it answers false.
 pub(super) async fn each(parts: &Parts, mut visit: impl FnMut(BadRow) -> bool) -> anyhow::Result<()> {
     let table = ::lake::Table::open(&parts.lake_root()?, &BRONZE_BAD).await?;
     for file in table.files()? {
         for batch in table.read(&file, None).await? {
-            for row in bad_from_batch(&batch?)? {
+            for row in bad_from_batch(&batch?)?.into_iter().filter(|row| row.record.reason != TALLY) {
                 if !visit(row) {
                     return Ok(());
                 }
@@ -89,6 +90,7 @@ async fn replay(parts: &Parts, reason: &str, dry_run: bool) -> anyhow::Result<()
     }
     if !dry_run {
         importer.append(&taken).await?;
+        importer.finish().await?;
     }
     let (found, taken) = (bodies.len(), taken.len());
     Ok(last_line(&json!({ "found": found, "taken": taken, "refusedAgain": found - taken, "dryRun": dry_run }))?)

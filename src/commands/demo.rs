@@ -111,7 +111,7 @@ fn furnish(parts: &Parts, traffic: &simulate::Settings) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder.root().join("state"))?;
     let source = std::io::BufReader::new(File::open(&ads)?);
     shared::directory::import(&folder.ads(), source, shared::directory::Format::Csv, &mut |_| {})?;
-    parts.price_store().import(&prices, false)?;
+    parts.price_store().import(&prices, &|_| true, false)?;
     Ok(())
 }
 

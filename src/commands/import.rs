@@ -15,6 +15,8 @@ use shared::event::{Rejection, Submission};
 use shared::event_log::NewRecord;
 use shared::id::RefId;
 use shared::partition::partition_of;
+use shared::tally::{TALLY, Tallies, Tally};
+use shared::time::Timestamp;
 use shared::wire::{BadRecord, MAX_BAD_BYTES, encode_event};
 
 use crate::cli::Output;
@@ -40,6 +42,7 @@ pub(super) async fn run(parts: &Parts, files: &[PathBuf], _output: Output) -> su
     for file in files {
         importer.file(file, &mut all).await.with_context(|| format!("importing {}", file.display()))?;
     }
+    importer.finish().await?;
     last_line(&json!({ "lines": all.lines, "accepted": all.accepted, "refused": all.refused }))?;
     Ok(0)
 }
@@ -52,6 +55,7 @@ pub(super) struct Importer {
     region: RefId,
     parts: Parts,
     stage: &'static str,
+    tallies: Tallies,
 }
 
 impl Importer {
@@ -63,6 +67,7 @@ impl Importer {
             region: parts.region()?,
             parts: parts.clone(),
             stage: "import",
+            tallies: Tallies::new(parts.clock().now()),
         })
     }
 
@@ -88,26 +93,44 @@ impl Importer {
     /// Appends what the lines are; every line that is not blank ends in one of the two logs.
     pub(super) async fn append(&self, lines: &[Vec<u8>]) -> anyhow::Result<Imported> {
         let mut done = Imported::default();
-        let (mut events, mut bad) = (Vec::new(), Vec::new());
+        let (mut events, mut times, mut bad) = (Vec::new(), Vec::new(), Vec::new());
+        let now = self.parts.clock().now();
         for line in lines.iter().map(|l| l.trim_ascii()).filter(|l| !l.is_empty()) {
             done.lines += 1;
             match self.judge(line) {
-                Ok(record) => events.push(record),
-                Err(rejection) => bad.push(self.refuse(line, &rejection)),
+                Ok((record, ingest_time)) => {
+                    events.push(record);
+                    times.push(ingest_time);
+                }
+                Err(rejection) => bad.push(self.refuse(now, line, &rejection)),
             }
         }
         done.accepted = events.len() as u64;
         done.refused = bad.len() as u64;
         if !events.is_empty() {
-            self.logs.events.append(events).await?;
+            let delivered = self.logs.events.append(events).await?;
+            self.tallies.accepted(&times, &delivered);
         }
         if !bad.is_empty() {
             self.logs.dead_letters.append(bad).await?;
+            self.tallies.refused(now, done.refused);
         }
         Ok(done)
     }
 
-    pub(super) fn judge(&self, line: &[u8]) -> Result<NewRecord, Rejection> {
+    /// Writes what was taken in, by hour, so that the archive can be held against it.
+    pub(super) async fn finish(&self) -> anyhow::Result<()> {
+        let record = |t: &Tally| self.bad_record(t.hour, TALLY, &t.to_json(), Vec::new(), 0);
+        let records: Vec<NewRecord> = self.tallies.take().iter().map(record).collect();
+        if !records.is_empty() {
+            self.logs.dead_letters.append(records).await?;
+        }
+        self.tallies.settle();
+        Ok(())
+    }
+
+    /// The record of an event and its ingest time.
+    pub(super) fn judge(&self, line: &[u8]) -> Result<(NewRecord, Timestamp), Rejection> {
         let now = self.parts.clock().now();
         let context = intake::Context {
             directory: &self.directory,
@@ -118,20 +141,26 @@ impl Importer {
         };
         let event = admit(Submission::from_json(line)?, Source::History, &context)?;
         let partition = partition_of(event.ad_id.as_str(), self.logs.events.partitions());
-        Ok(NewRecord { partition, append_time: now, payload: Bytes::from(encode_event(&event)) })
+        let record = NewRecord { partition, append_time: now, payload: Bytes::from(encode_event(&event)) };
+        Ok((record, event.ingest_time))
     }
 
-    fn refuse(&self, line: &[u8], rejection: &Rejection) -> NewRecord {
-        let now = self.parts.clock().now();
+    fn refuse(&self, now: Timestamp, line: &[u8], rejection: &Rejection) -> NewRecord {
+        let raw = line.iter().copied().take(MAX_BAD_BYTES).collect();
+        self.bad_record(now, rejection.reason.as_str(), &rejection.detail, raw, 1)
+    }
+
+    fn bad_record(&self, at: Timestamp, reason: &str, detail: &str, raw: Vec<u8>, count: u64) -> NewRecord {
         let record = BadRecord {
-            reason: rejection.reason.as_str().to_owned(),
-            detail: rejection.detail.clone(),
+            reason: reason.to_owned(),
+            detail: detail.to_owned(),
             stage: self.stage.to_owned(),
-            raw: line.iter().copied().take(MAX_BAD_BYTES).collect(),
-            count: 1,
-            ingest_time: now.0,
+            raw,
+            count,
+            ingest_time: at.0,
             region: self.region.to_string(),
         };
-        NewRecord { partition: 0, append_time: now, payload: Bytes::from(record.encode()) }
+        let append_time = self.parts.clock().now();
+        NewRecord { partition: 0, append_time, payload: Bytes::from(record.encode()) }
     }
 }

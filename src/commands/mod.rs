@@ -1,9 +1,11 @@
 //! One file per group of commands. Each turns flags into calls of the layers and results into output.
 
+mod adjust;
 mod ads;
 mod bad;
 mod batch;
 mod config;
+mod days;
 mod demo;
 mod demo_money;
 mod dispute;
@@ -15,6 +17,7 @@ mod import;
 mod kafka;
 mod keys;
 mod lake;
+mod ledger;
 mod prices;
 mod reconcile;
 mod roles;
@@ -56,10 +59,13 @@ pub(crate) async fn run(cli: Cli) -> Done {
         Command::Simulate(args) => simulate::run(&parts, &args).await,
         Command::Import(args) => import::run(&parts, &args.files, output).await,
         Command::Ads(command) => ads::run(&parts, command, output),
-        Command::Prices(command) => prices::run(&parts, command, output),
         Command::Batch(command) => batch::run(&parts, command, output).await,
+        Command::Prices(command) => prices::run(&parts, command, output).await,
         Command::Reconcile(command) => reconcile::run(&parts, command).await,
         Command::Settlement(command) => settlement::run(&parts, command, output).await,
+        Command::Days(args) => days::run(&parts, &args, output).await,
+        Command::Adjust(command) => adjust::run(&parts, command, output).await,
+        Command::Ledger(command) => ledger::run(&parts, command, output).await,
         Command::Explain(command) => explain::run(&parts, command, output).await,
         Command::Bad(command) => bad::run(&parts, command, output).await,
         Command::Keys(command) => keys::run(&parts, command, output).await,

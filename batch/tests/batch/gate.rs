@@ -2,12 +2,15 @@
 
 use batch::{Error, Request, runs_of};
 use lake::Table;
-use lake::convert::Archived;
+use lake::convert::{Archived, BadRow, bad_to_batch};
 use lake::table::Txn;
-use lake::tables::{BRONZE_EVENTS, GOLD_BILLING_DAY};
+use lake::tables::{BRONZE_BAD, BRONZE_EVENTS, GOLD_BILLING_DAY};
 use shared::error::ErrorKind;
+use shared::progress::Positions;
+use shared::tally::{TALLY, Tally};
 use shared::time::{HOUR, SECOND};
 use shared::verdict::Counting;
+use shared::wire::BadRecord;
 
 use crate::help::{Layout, Spec, World, day, start};
 
@@ -35,6 +38,82 @@ async fn a_missing_row_stops_the_run_and_names_its_partition() {
     assert_eq!(differences.0[0].place, "events partition 1");
     assert_eq!((differences.0[0].expected, differences.0[0].found), (5, 4));
     nothing_is_visible(&world).await;
+}
+
+/// Archives tallies of a gateway, as the dead-letter log's only records.
+async fn archive_tallies(world: &World, tallies: &[Tally]) {
+    let mut table = Table::open(&world.root, &BRONZE_BAD).await.unwrap();
+    let row = |(position, tally): (u64, &Tally)| BadRow {
+        topic: "dead_letters".to_owned(),
+        partition: 0,
+        position,
+        record: BadRecord {
+            reason: TALLY.to_owned(),
+            detail: tally.to_json(),
+            stage: "gateway".to_owned(),
+            region: "eu".to_owned(),
+            ingest_time: tally.hour.0,
+            ..BadRecord::default()
+        },
+    };
+    let rows: Vec<BadRow> = (0..).zip(tallies).map(row).collect();
+    let file = table.write_parquet(vec![bad_to_batch(&rows).unwrap()], day(), "tallies").await.unwrap();
+    let next = i64::try_from(rows.len()).unwrap();
+    table.append(vec![file], &[Txn::raise("bronze/bad/dead_letters/0", next)]).await.map(|_| ()).unwrap();
+}
+
+/// One event was acknowledged in each of the first ten hours, and the log reaches position 5 in both partitions.
+fn tally(number: u64, hour: i64, accepted: u64) -> Tally {
+    let through = Positions([(0, 5), (1, 5)].into());
+    Tally { epoch: start(), number, hour: start().plus(hour * HOUR), accepted, refused: 0, through }
+}
+
+#[tokio::test]
+async fn tallies_that_the_archive_bears_out_are_in_the_record_and_a_repeated_one_counts_once() {
+    let world = World::new();
+    world.take(&clicks(10), Layout::Sorted(4)).await;
+    archive_tallies(&world, &[tally(1, 0, 1), tally(2, 3, 1), tally(2, 3, 1)]).await;
+    let record = world.run(day()).await.unwrap().record;
+    let hours: Vec<(u64, u64, u64)> = record.capture.iter().map(|h| (h.received, h.accepted, h.untallied)).collect();
+    assert_eq!(
+        (hours.len(), hours[0], hours[1], hours[3], hours[12]),
+        (24, (1, 1, 0), (1, 0, 1), (1, 1, 0), (0, 0, 0))
+    );
+    assert_eq!(record.quarantined, [].into(), "a tally is no refusal");
+}
+
+#[tokio::test]
+async fn an_acknowledged_event_that_is_not_archived_stops_the_run_and_names_its_hour() {
+    let world = World::new();
+    world.take(&clicks(10), Layout::Sorted(4)).await;
+    archive_tallies(&world, &[tally(1, 0, 1), tally(2, 3, 2)]).await;
+    let error = world.run(day()).await.unwrap_err();
+    assert_eq!(error.exit_code(), 13, "{error}");
+    let Error::Conservation { differences, .. } = error else { panic!("{error}") };
+    assert_eq!(differences.0.len(), 1, "{differences}");
+    assert_eq!(differences.0[0].place, start().plus(3 * HOUR).to_string());
+    assert_eq!((differences.0[0].expected, differences.0[0].found), (2, 1));
+    nothing_is_visible(&world).await;
+}
+
+#[tokio::test]
+async fn a_tally_ahead_of_the_archive_waits_and_one_ahead_of_the_log_is_a_loss() {
+    let world = World::new();
+    let rows = world.log(clicks(10).iter().map(|s| (s.partition, s.event())).collect()).await;
+    world.archive(&rows[..8], Layout::Sorted(4)).await;
+    archive_tallies(&world, &[tally(1, 9, 1)]).await;
+    // The archive is behind the log, which an early run may be: the tally of the last hour cannot be judged yet.
+    world.clock.set(start().plus(-SECOND));
+    let early = Request { day: day(), dry_run: true, force: true };
+    let record = world.run_with(early).await.unwrap().record;
+    assert_eq!(record.capture.iter().map(|h| (h.accepted, h.archived)).max(), Some((0, 1)));
+
+    let world = World::new();
+    world.take(&clicks(8), Layout::Sorted(4)).await;
+    archive_tallies(&world, &[tally(1, 9, 1)]).await; // somebody wrote five records to each partition
+    let error = world.run(day()).await.unwrap_err();
+    assert_eq!(error.exit_code(), 13, "{error}");
+    assert!(error.to_string().contains("events partition 1"), "{error}");
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use futures::future::join_all;
 use gateway::dedup::{Claim, DedupError, DedupStore, Key, Token, Wanted};
 use serde_json::{Value, json};
 use shared::config::Span;
+use shared::event_log::EventLog;
 use shared::time::{SECOND, Timestamp};
 
 use crate::support::*;
@@ -182,6 +183,21 @@ async fn refusals_past_the_byte_budget_are_counted_without_their_bytes() {
     assert_eq!(counts(&bad), [("malformed".to_owned(), 50)].into());
     let kept: usize = bad.iter().map(|b| b.raw.len()).sum();
     assert!((900..=10_000).contains(&kept), "{kept}");
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_is_tallied_with_how_far_the_log_was_written() {
+    let gateway = start(roomy()).await;
+    for id in ["e-1", "e-2", "e-2"] {
+        gateway.post("/v1/events", &gateway.event(id)).await;
+    }
+    assert_eq!(gateway.post("/v1/events", &json!({})).await.status, 400);
+    let end = gateway.events.inner.bounds().await.unwrap().end;
+    let (refused, tallies) = gateway.stop_with_tallies().await;
+    assert_eq!(counts(&refused).values().sum::<u64>(), 2);
+    let [tally] = tallies.as_slice() else { panic!("{tallies:?}") };
+    assert_eq!((tally.number, tally.accepted, tally.refused), (1, 2, 2));
+    assert_eq!(end.lag(&tally.through) + tally.through.lag(&end), 0, "{tally:?} {end:?}");
 }
 
 /// A dedup store that is away.

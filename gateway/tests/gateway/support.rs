@@ -18,6 +18,7 @@ use shared::event_log::{Bounds, Consumer, Delivered, EventLog, LogError, NewReco
 use shared::id::RefId;
 use shared::progress::Positions;
 use shared::shutdown::Shutdown;
+use shared::tally::{TALLY, Tally};
 use shared::testing::conformance::event_log::{read_all, zero};
 use shared::time::{HOUR, ManualClock, Timestamp};
 use shared::wire::{BadRecord, decode_event};
@@ -237,10 +238,17 @@ impl Running {
 
     /// Stops the gateway and returns what it refused.
     pub(crate) async fn stop(self) -> Vec<BadRecord> {
+        self.stop_with_tallies().await.0
+    }
+
+    /// Stops the gateway and returns what it refused and its tallies.
+    pub(crate) async fn stop_with_tallies(self) -> (Vec<BadRecord>, Vec<Tally>) {
         self.shutdown.request();
         tokio::time::timeout(GUARD, self.task).await.expect("the gateway does not stop").unwrap().unwrap();
         let records = read_all(&self.dead_letters.inner, &start_of(&self.dead_letters.inner).await).await;
-        records.into_values().flatten().map(|r| BadRecord::decode(&r.payload).unwrap()).collect()
+        let all = records.into_values().flatten().map(|r| BadRecord::decode(&r.payload).unwrap());
+        let (tallies, refused): (Vec<_>, Vec<_>) = all.partition(|r| r.reason == TALLY);
+        (refused, tallies.iter().map(|r| Tally::from_json(&r.detail).unwrap()).collect())
     }
 }
 

@@ -20,7 +20,7 @@ const NO_SYSTEM: u8 = 255;
 /// The columns of free text.
 const TEXT: [&str; 2] = ["campaign_id", "ad_id"];
 
-fn is_formula(cell: &str) -> bool {
+pub(super) fn is_formula(cell: &str) -> bool {
     cell.starts_with(['=', '+', '-', '@', '\t', '\r', '\''])
 }
 

@@ -4,6 +4,7 @@
 
 pub(crate) mod csv;
 pub(crate) mod parquet;
+pub(crate) mod sheet;
 
 use shared::time::Day;
 

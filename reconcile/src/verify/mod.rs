@@ -1,10 +1,12 @@
 //! `settlement verify FOLDER`: needs the folder and nothing else: no lake, no store, no network.
 //! Guarantee: no finding means that every file is the one the manifest names, CSV and Parquet hold the same lines,
-//! every amount is the rounding of the unrounded one beside it, and every sum in the manifest is the sum of its lines.
+//! every amount is the rounding of the unrounded one beside it, every sum in the manifest is the sum of its lines, what
+//! is due is lines and adjustments, and the version before plus the deltas is this one.
 //! Who wrote the folder is proven by its signature, if the receiver pins the key; else a warning says so. Where the folder
 //! stands among the others, its sequence number and what it supersedes are checked too.
 //! Never: stops at the first finding, or changes anything.
 
+mod attached;
 mod place;
 mod rows;
 mod signed;
@@ -126,6 +128,7 @@ pub fn verify_as(folder: &Path, pinned: Option<&Pin>) -> io::Result<Verified> {
     let signed = signed::check(folder, &manifest, &bytes, pinned, &mut findings)?;
     check_checksums(folder, &manifest, (&bytes, &signed.bytes), &mut findings)?;
     check_sums(&manifest, &read, &mut findings);
+    attached::check(folder, &manifest, &mut findings)?;
     place::check(folder, &manifest, (&bytes, &signed.bytes), &mut findings)?;
     Ok(finish(Some(manifest), &read, signed, findings))
 }
@@ -223,7 +226,8 @@ fn check_form(manifest: &Manifest, bytes: &[u8], findings: &mut Findings) {
         findings.add(MANIFEST, None, "it does not list each part once as Parquet and once as CSV, in order");
     }
     let c = &manifest.conservation;
-    for finding in balance::conservation(manifest.day, &c.hours, &c.partitions, &manifest.verdicts) {
+    let unbalanced = balance::conservation(manifest.day, &c.hours, &c.partitions, &manifest.verdicts);
+    for finding in unbalanced.into_iter().chain(balance::capture(manifest.day, &c.capture)) {
         findings.add(MANIFEST, None, finding);
     }
     let judged: u128 = manifest.verdicts.values().copied().map(u128::from).sum();
@@ -235,7 +239,7 @@ fn check_form(manifest: &Manifest, bytes: &[u8], findings: &mut Findings) {
 }
 
 fn check_names(names: &[String], manifest: &Manifest, findings: &mut Findings) {
-    let listed = manifest.files.iter().map(|f| f.path.as_str()).chain([CHECKSUMS, MANIFEST, SIGNATURE]);
+    let listed = manifest.listed().map(|(path, _)| path).chain([CHECKSUMS, MANIFEST, SIGNATURE]);
     let listed: Vec<&str> = listed.collect();
     for name in &listed {
         if !names.iter().any(|n| n == name) {

@@ -40,7 +40,7 @@ pub(crate) fn facts() -> impl Strategy<Value = Vec<Fact>> {
     proptest::collection::vec(fact, 0..40)
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap()
 }
 

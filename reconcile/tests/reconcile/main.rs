@@ -4,8 +4,10 @@
 
 mod crash;
 mod law;
+mod ledger;
 mod proof;
 mod publish;
 mod recipe;
+mod restate;
 mod verify;
 mod world;

@@ -8,7 +8,7 @@ use reconcile::settlements::Settlements;
 use shared::id::EventId;
 
 use crate::publish::clicks;
-use crate::world::{DAY, World, event_id, signer};
+use crate::world::{DAY, World, adjustment, event_id, signer};
 
 fn recipe() -> String {
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/settlement.md")).unwrap();
@@ -37,6 +37,7 @@ async fn settled() -> (World, PathBuf, String) {
     let mut world = World::new();
     world.settings.rows_per_file = 4;
     world.batch(DAY, 1, &clicks(9)).await;
+    world.adjust(&[adjustment("adj-1", DAY, 1, -5)]).await.unwrap();
     world.run(DAY).await.unwrap();
     let folder = world.settlement(DAY, 1);
     (world, folder, signer().public_key().to_string())
@@ -53,7 +54,7 @@ async fn the_python_recipe_accepts_a_settlement_and_refuses_a_changed_one() {
     let sums = Command::new("sha256sum").args(["--check", "--strict", "SHA256SUMS"]).current_dir(&folder).output();
     assert!(sums.unwrap().status.success(), "coreutils cannot check SHA256SUMS");
 
-    for name in ["lines-0001.csv.gz", "lines-0000.parquet", "manifest.json", "manifest.sig"] {
+    for name in ["lines-0001.csv.gz", "lines-0000.parquet", "adjustments.csv", "manifest.json", "manifest.sig"] {
         let path = folder.join(name);
         let bytes = std::fs::read(&path).unwrap();
         let mut changed = bytes.clone();

@@ -14,7 +14,7 @@ use reconcile::verify::{Finding, Trust, verify, verify_as};
 use sha2::{Digest, Sha256};
 
 use crate::publish::{clicks, files};
-use crate::world::{DAY, World, signer};
+use crate::world::{DAY, World, adjustment, signer};
 
 type EditRows = fn(&mut Vec<String>);
 type EditManifest = fn(&mut Manifest);
@@ -28,8 +28,21 @@ async fn settlement() -> World {
 
 /// The folder of a settlement as a receiver has it: taken away from the others.
 async fn taken_away() -> tempfile::TempDir {
-    let (world, copy) = (settlement().await, tempfile::tempdir().unwrap());
-    for (name, bytes) in files(&world.settlement(DAY, 1)) {
+    copy_of(&settlement().await.settlement(DAY, 1))
+}
+
+/// The same of version 2: a line more, and two adjustments.
+async fn restated() -> tempfile::TempDir {
+    let world = settlement().await;
+    world.batch(DAY, 2, &clicks(6)).await;
+    world.adjust(&[adjustment("adj-1", DAY, 1, -700), adjustment("adj-2", DAY, 2, 3)]).await.unwrap();
+    world.run(DAY).await.unwrap();
+    copy_of(&world.settlement(DAY, 2))
+}
+
+fn copy_of(folder: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for (name, bytes) in files(folder) {
         std::fs::write(copy.path().join(name), bytes).unwrap();
     }
     copy
@@ -41,7 +54,7 @@ fn findings(folder: &Path) -> Vec<Finding> {
 
 #[tokio::test]
 async fn every_changed_byte_is_found_and_its_file_named() {
-    let copy = taken_away().await;
+    let copy = restated().await;
     let folder = copy.path().to_owned();
     assert_eq!(findings(&folder), []);
     for (name, bytes) in files(&folder) {
@@ -128,10 +141,10 @@ async fn a_dropped_an_added_and_a_changed_row_are_named_even_behind_right_checks
 
 #[tokio::test]
 async fn every_number_of_the_manifest_is_held_against_the_lines() {
-    let copy = taken_away().await;
+    let copy = restated().await;
     let folder = copy.path();
     let clean = files(folder);
-    let edits: [(&str, EditManifest); 15] = [
+    let edits: [(&str, EditManifest); 24] = [
         ("rowCount", |m| m.row_count += 1),
         ("content", |m| m.content_sha256 = "0".repeat(64)),
         ("cost_micros of a file", |m| *m.files[0].sum_cost_micros.values_mut().next().unwrap() += 1),
@@ -142,11 +155,22 @@ async fn every_number_of_the_manifest_is_held_against_the_lines() {
         ("leaves", |m| m.merkle.leaves += 1),
         ("archived", |m| m.conservation.archived += 1),
         ("hours", |m| m.conservation.hours[2].archived += 1),
+        ("capture", |m| m.conservation.capture[3].received += 1),
         ("partitions", |m| m.conservation.partitions[0].bad += 1),
         ("supersedes", |m| m.supersedes = Some(7)),
         ("sequence", |m| m.sequence = 0),
         ("order of files", |m| m.files.swap(0, 1)),
         ("columns", |m| drop(m.columns.pop())),
+        ("what is due", |m| *m.due_micros.values_mut().next().unwrap() += 1),
+        ("adjustments", |m| m.adjustments.row_count += 1),
+        ("adjusted amount", |m| m.adjustments.totals.values_mut().next().unwrap().amount_micros += 1),
+        ("rows of an attachment", |m| m.attachments[1].row_count += 1),
+        ("no attachments", |m| m.attachments.clear()),
+        ("nothing restated", |m| m.restatement = None),
+        ("deltas", |m| m.restatement.as_mut().unwrap().deltas.values_mut().next().unwrap().cost_nanos += 1),
+        ("totals before", |m| {
+            m.restatement.as_mut().unwrap().previous_totals.values_mut().next().unwrap().clicks += 1;
+        }),
     ];
     for (what, edit) in edits {
         forge(folder, edit);

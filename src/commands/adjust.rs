@@ -1,0 +1,110 @@
+//! `adjust`: import and list. Rows are signed with the newest signing key before they are stored.
+
+use std::path::Path;
+
+use ::reconcile::ledger::{AdjustmentBook, Format, Signed, read_rows, sha256};
+use anyhow::Context;
+use gateway::keys::SigningKeys;
+use serde_json::json;
+use shared::time::Day;
+
+use crate::cli::{Adjust, Output};
+use crate::exit::Usage;
+use crate::output::{Report, last_line};
+use crate::wiring::Parts;
+
+pub(super) async fn run(parts: &Parts, command: Adjust, output: Output) -> super::Done {
+    match command {
+        Adjust::Import { file, dry_run } => import(parts, &file, dry_run).await,
+        Adjust::List { date } => list(parts, date, output).await,
+    }
+}
+
+async fn import(parts: &Parts, file: &Path, dry_run: bool) -> super::Done {
+    let format = match file.extension().and_then(|e| e.to_str()).map(str::to_lowercase).as_deref() {
+        Some("csv") => Format::Csv,
+        Some("ndjson" | "jsonl") => Format::Ndjson,
+        _ => return Err(Usage(format!("{}: the name must end in .csv or .ndjson", file.display())).into()),
+    };
+    let bytes = std::fs::read(file).map_err(|e| Usage(format!("cannot read {}: {e}", file.display())))?;
+    let rows = read_rows(&bytes, format).map_err(::reconcile::Error::BadRows);
+    let rows = rows.with_context(|| file.display().to_string())?;
+    let source_sha256 = sha256(&bytes);
+    let keys = SigningKeys::load(&parts.folder().signing_keys())?;
+    let mut signed = Vec::with_capacity(rows.len());
+    for row in rows {
+        let adjustment = row.adjustment;
+        let proof = keys
+            .sign_statement(|key_id| adjustment.canonical(&source_sha256, key_id))
+            .ok_or_else(|| Usage("there is no signing key: clickledger keys create signing".into()))?;
+        let source_sha256 = source_sha256.clone();
+        let (key_id, signature) = (proof.key_id, proof.signature);
+        signed.push((row.number, Signed { adjustment, source_sha256, key_id, signature }));
+    }
+    let mut book = AdjustmentBook::open(&parts.lake_root()?).await?;
+    let done = book.import(&signed, parts.clock().now(), dry_run).await;
+    let done = done.with_context(|| file.display().to_string())?;
+    last_line(&json!({
+        "rows": signed.len(),
+        "added": done.added,
+        "repeated": done.repeated,
+        "days": done.days,
+        "sourceSha256": source_sha256,
+        "dryRun": dry_run,
+    }))?;
+    Ok(0)
+}
+
+async fn list(parts: &Parts, date: Option<Day>, output: Output) -> super::Done {
+    let book = AdjustmentBook::open(&parts.lake_root()?).await?;
+    let keys = SigningKeys::load(&parts.folder().signing_keys())?;
+    let days = date.map_or_else(|| book.days().map(|days| days.into_keys().collect()), |day| Ok(vec![day]))?;
+    let mut report = Report::new(&[
+        "adjustmentId",
+        "day",
+        "campaignId",
+        "adId",
+        "currency",
+        "impressions",
+        "clicks",
+        "conversions",
+        "amountMicros",
+        "reason",
+        "note",
+        "actor",
+        "corrects",
+        "sourceSha256",
+        "signature",
+    ]);
+    for day in days {
+        for signed in book.of_day(day).await? {
+            let a = &signed.adjustment;
+            let text = a.canonical(&signed.source_sha256, &signed.key_id);
+            let holds = match keys.holds(&signed.key_id, &signed.signature, &text) {
+                Some(true) => "holds",
+                Some(false) => "broken",
+                None => "unknown key",
+            };
+            let [impressions, clicks, conversions] = a.events;
+            report.row([
+                json!(a.id),
+                json!(a.day),
+                json!(a.campaign_id),
+                json!(a.ad_id),
+                json!(a.currency),
+                json!(impressions),
+                json!(clicks),
+                json!(conversions),
+                json!(a.amount_micros),
+                json!(a.reason.as_str()),
+                json!(a.note),
+                json!(a.actor),
+                json!(a.corrects.map(|c| c.to_string())),
+                json!(signed.source_sha256),
+                json!(holds),
+            ]);
+        }
+    }
+    report.print(output)?;
+    Ok(0)
+}
