@@ -19,6 +19,7 @@ mod keys;
 mod lake;
 mod ledger;
 mod prices;
+mod privacy;
 mod reconcile;
 mod roles;
 mod settlement;
@@ -68,6 +69,7 @@ pub(crate) async fn run(cli: Cli) -> Done {
         Command::Ledger(command) => ledger::run(&parts, command, output).await,
         Command::Explain(command) => explain::run(&parts, command, output).await,
         Command::Bad(command) => bad::run(&parts, command, output).await,
+        Command::Privacy(command) => privacy::run(&parts, command, output).await,
         Command::Keys(command) => keys::run(&parts, command, output).await,
         Command::Sign(args) => keys::sign(&parts, &args, output),
         #[cfg(feature = "kafka")]

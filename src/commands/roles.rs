@@ -84,7 +84,7 @@ pub(super) async fn start(parts: &Parts, roles: &[Role], shutdown: &Shutdown) ->
         let logs = parts.gateway_logs()?;
         let listener = listen(parts.settings().gateway.listen).await?;
         running.gateway = Some(listener.local_addr()?);
-        let gateway = parts.gateway(logs.clone())?;
+        let gateway = parts.gateway(logs.clone(), shutdown)?;
         // The forwarder outlives the gateway, so that a shutdown leaves nothing in the spool that the broker takes.
         let spooled = Shutdown::new();
         let last = spooled.clone();
