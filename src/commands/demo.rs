@@ -153,7 +153,7 @@ async fn tell(
     let verified = ::reconcile::verify::verify(&folder)?;
     ensure!(verified.is_sound(), "the settlement does not verify: {:?}", verified.findings);
     eprintln!(
-        "\nSettlement: {} lines in {}; every checksum, count and sum verifies.",
+        "\nSettlement: {} lines in {}; every checksum, count, sum and the signature verify.",
         settlement.row_count,
         folder.display()
     );
