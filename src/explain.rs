@@ -39,6 +39,11 @@ impl Explaining {
         };
         let found = locate::line(&Settlements::new(self.data.clone()), day, &name).await.map_err(reconciled)?;
         judged.settled = found.filter(|(run, _)| *run == judged.run).map(|(_, line)| line);
+        if let Some(line) = judged.settled.as_mut() {
+            line.adjustments = locate::adjustments(&self.lake, day, &name.campaign_id).await.map_err(reconciled)?;
+            let is_of_line = |ad: &Option<String>| ad.as_ref().is_none_or(|ad| *ad == name.ad_id);
+            line.adjustments.retain(|a| a.currency == name.currency && is_of_line(&a.ad_id));
+        }
         Ok(())
     }
 }

@@ -75,6 +75,12 @@ fn an_adjustment_to_a_settled_day_is_settled_and_posted_once() {
     let folder = ledger.data().join(done["settlement"]["folder"].as_str().unwrap());
     assert!(ledger.ok(&["settlement", "verify", folder.to_str().unwrap()]).json()["sound"].as_bool().unwrap());
 
+    let explained = ledger.ok(&["explain", "campaign", "camp-0", "--date", DAY, "--output", "json"]).json();
+    let eur = explained["amounts"].as_array().unwrap().iter().find(|a| a["currency"] == "EUR").unwrap();
+    assert_eq!(eur["adjustmentsMicros"], -1_000_001, "{eur}");
+    assert_eq!(eur["adjustments"][0]["adjustmentId"], "adj-1", "{eur}");
+    assert_eq!(eur["dueMicros"].as_i64().unwrap(), eur["linesMicros"].as_i64().unwrap() - 1_000_001, "{eur}");
+
     let balance = rows(&ledger, &["ledger", "balance"]);
     let micros = |r: &Value| r["balanceMicros"].as_str().unwrap().parse::<i128>().unwrap();
     for currency in ["EUR", "USD"] {

@@ -1,10 +1,12 @@
 //! Where a line stands in the newest settlement of its day: file and row. For whoever explains one event.
 //! Reads: the manifest and the files of lines, up to the line. Writes: nothing.
 
-use shared::explain::SettledLine;
+use lake::LakeRoot;
+use shared::explain::{AdjustmentNote, SettledLine};
 use shared::time::Day;
 
 use crate::error::Error;
+use crate::ledger::AdjustmentBook;
 use crate::line_file::{Form, parquet};
 use crate::settlements::{Settlements, folder};
 
@@ -54,8 +56,27 @@ pub async fn line(settlements: &Settlements, day: Day, name: &LineName) -> Resul
             row,
             line_cost_nanos: cell(10),
             line_cost_micros: cell(11).parse().unwrap_or_default(),
+            adjustments: Vec::new(),
         };
         return Ok(Some((manifest.run, line)));
     }
     Ok(None)
+}
+
+/// The adjustments of a campaign's day, by id.
+///
+/// # Errors
+/// Those of the lake; [`Error::Damaged`].
+pub async fn adjustments(lake: &LakeRoot, day: Day, campaign: &str) -> Result<Vec<AdjustmentNote>, Error> {
+    let all = AdjustmentBook::open(lake).await?.of_day(day).await?;
+    let ours = all.into_iter().map(|s| s.adjustment).filter(|a| a.campaign_id.as_str() == campaign);
+    let note = |a: crate::ledger::Adjustment| AdjustmentNote {
+        adjustment_id: a.id.to_string(),
+        ad_id: a.ad_id.as_ref().map(ToString::to_string),
+        currency: a.currency.to_string(),
+        amount_micros: a.amount_micros,
+        reason: a.reason.as_str().to_owned(),
+        actor: a.actor,
+    };
+    Ok(ours.map(note).collect())
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use lake::LakeRoot;
-use shared::explain::{Amounts, Cause, Drift, Priced, Step, Waterfall};
+use shared::explain::{AdjustmentNote, Amounts, Cause, Drift, Priced, Step, Waterfall};
 use shared::id::CampaignId;
 use shared::money::{Currency, NANOS_PER_MICRO, Overflow};
 use shared::price::{PriceBook, PriceModel};
@@ -53,7 +53,9 @@ pub async fn of(
     let settled = settled.map(|(_, run, sums)| (run == number, sums));
     let mut checks = Checks::default();
     let events = events(&lines, &mut checks)?;
-    let amounts = amounts(&lines, &prices, settled.as_ref(), &mut checks)?;
+    let adjusted = crate::locate::adjustments(lake, day, campaign.as_str()).await?;
+    let mut amounts = amounts(&lines, &prices, settled.as_ref(), &mut checks)?;
+    adjust(&mut amounts, adjusted)?;
     let drift = drift(data, day, campaign, &mut notes, &mut checks).await?;
     if !checks.0.is_empty() {
         return Err(Error::Unbalanced { day, findings: checks.0 });
@@ -161,11 +163,42 @@ fn amounts(
             rounding_nanos: rounding.to_string(),
             lines_micros: micros,
             settled_micros,
+            adjustments: Vec::new(),
             adjustments_micros: 0,
             due_micros: micros,
         });
     }
     Ok(all)
+}
+
+/// Adds the adjustments; a currency that only they have gets its own steps.
+fn adjust(amounts: &mut Vec<Amounts>, adjusted: Vec<AdjustmentNote>) -> Result<(), Overflow> {
+    for note in adjusted {
+        let place = amounts.iter().position(|a| a.currency == note.currency).unwrap_or_else(|| {
+            amounts.push(nothing(note.currency.clone()));
+            amounts.len() - 1
+        });
+        if let Some(a) = amounts.get_mut(place) {
+            a.adjustments_micros = a.adjustments_micros.checked_add(note.amount_micros).ok_or(Overflow)?;
+            a.due_micros = a.due_micros.checked_add(note.amount_micros).ok_or(Overflow)?;
+            a.adjustments.push(note);
+        }
+    }
+    Ok(())
+}
+
+fn nothing(currency: String) -> Amounts {
+    Amounts {
+        currency,
+        priced: Vec::new(),
+        unrounded_nanos: "0".to_owned(),
+        rounding_nanos: "0".to_owned(),
+        lines_micros: 0,
+        settled_micros: None,
+        adjustments: Vec::new(),
+        adjustments_micros: 0,
+        due_micros: 0,
+    }
 }
 
 /// Units at one price, and their cost; where the price is the same for each, the product must be the cost.

@@ -184,6 +184,26 @@ pub struct SettledLine {
     pub line_cost_nanos: String,
     /// What the line settles, in micros.
     pub line_cost_micros: i64,
+    /// Adjustments of its campaign and ad (or of the campaign as a whole) in its currency.
+    pub adjustments: Vec<AdjustmentNote>,
+}
+
+/// A signed correction of the day.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AdjustmentNote {
+    /// Its id.
+    pub adjustment_id: String,
+    /// The ad, where it is about one.
+    pub ad_id: Option<String>,
+    /// The currency.
+    pub currency: String,
+    /// The signed amount, in micros.
+    pub amount_micros: i64,
+    /// Why.
+    pub reason: String,
+    /// Who answers for it.
+    pub actor: String,
 }
 
 /// A campaign's day from archived to due. Every step is a number with a reason; the counts and the amounts sum.
@@ -236,7 +256,9 @@ pub struct Amounts {
     pub lines_micros: i64,
     /// What the newest settlement says, in micros; absent where there is none.
     pub settled_micros: Option<i64>,
-    /// Adjustments of the day, in micros.
+    /// The adjustments of the day, settled or not.
+    pub adjustments: Vec<AdjustmentNote>,
+    /// Their sum, in micros.
     pub adjustments_micros: i64,
     /// Lines and adjustments, in micros.
     pub due_micros: i64,

@@ -103,6 +103,10 @@ pub(super) fn life(n: usize, of: usize, o: &Occurrence) -> Report {
         Some(s) => {
             say("settled", format!("{}/{} row {} (settlement {})", s.folder, s.file, s.row, s.sequence));
             say("its line", format!("{} nanos, settled as {} micros", s.line_cost_nanos, s.line_cost_micros));
+            for a in &s.adjustments {
+                let what = format!("{} micros, {} by {}", a.amount_micros, a.reason, a.actor);
+                say("adjusted later", format!("{}: {what}", a.adjustment_id));
+            }
         }
         None => say("settled", "not in the newest settlement of its day".to_owned()),
     }
@@ -148,7 +152,9 @@ fn steps(w: &Waterfall) -> Report {
         if let Some(settled) = a.settled_micros {
             say("settled".to_owned(), settled.to_string(), &unit, "what the newest settlement says");
         }
-        say("adjustments".to_owned(), a.adjustments_micros.to_string(), &unit, "signed corrections of the day");
+        for n in &a.adjustments {
+            say(format!("adjustment {}", n.adjustment_id), n.amount_micros.to_string(), &unit, &n.reason);
+        }
         say("= due".to_owned(), a.due_micros.to_string(), &unit, "lines and adjustments");
     }
     if let Some(drift) = &w.drift {

@@ -14,6 +14,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
+use shared::event_log::LogError;
 use shared::id::RefId;
 
 use crate::cli::{ErasePolicy, Output, Privacy};
@@ -44,9 +45,13 @@ async fn erase(parts: &Parts, subject: &str, policy: ErasePolicy, dry_run: bool)
         log_forgets_at: parts.clock().now().plus(forgets_after),
         dry_run,
     };
-    if !dry_run && let Ok(logs) = parts.log_reader() {
+    if !dry_run {
         // What was acknowledged before the request is archived first, so that it is found.
-        parts.archiver(logs)?.drain().await.context("archiving what the log still holds")?;
+        match parts.log_reader().await {
+            Ok(logs) => drop(parts.archiver(logs)?.drain().await.context("archiving what the log still holds")?),
+            Err(LogError::Unavailable { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     let done = erase::erase(&parts.lake_root()?, &person, &parts.pinned_versions().await?, &request).await?;
     eprintln!("the event log holds events as they came until {} and then forgets them", request.log_forgets_at);

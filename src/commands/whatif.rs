@@ -40,7 +40,7 @@ pub(super) fn prices(file: &Path, store: &PriceStore) -> anyhow::Result<PriceBoo
     for row in &rows {
         book.prices.remove(&row.campaign_id);
     }
-    Ok(book.import(rows).map_err(|source| PriceStoreError::Row { file: file.to_owned(), source })?)
+    Ok(book.import(rows).map_err(|source| PriceStoreError::Rows { file: file.to_owned(), source })?)
 }
 
 /// Prints the difference by campaign, for people; programs find it in the job's JSON line.
