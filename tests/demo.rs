@@ -33,6 +33,8 @@ fn the_demo_settles_its_day_and_its_folder_serves_what_it_settled() {
     let mut serving = ledger.spawn("serving", &["serving"]);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(served(address, line["day"].as_str().unwrap(), &line["settlement"]));
+    let url = format!("http://{address}/v1/reports/reconcile/{}/files", line["day"].as_str().unwrap());
+    assert_eq!(ledger.ok(&["settlement", "verify", &url]).json()["sound"], true, "over HTTP, with nothing but the URL");
     serving.kill().unwrap();
     serving.wait().unwrap();
 }

@@ -16,6 +16,7 @@ use shared::config::Span;
 use shared::shutdown::Shutdown;
 use shared::time::{Clock, Day, MINUTE, SECOND, SystemClock};
 
+use super::demo_proof;
 use super::roles::{self, Role, Running};
 use crate::cli::{Demo, Output};
 use crate::client::Client;
@@ -153,11 +154,13 @@ async fn tell(
     let verified = ::reconcile::verify::verify(&folder)?;
     ensure!(verified.is_sound(), "the settlement does not verify: {:?}", verified.findings);
     eprintln!(
-        "\nSettlement: {} lines in {}; every checksum, count and sum verifies.",
+        "\nSettlement: {} lines in {}; every checksum, count, sum and the signature verify.",
         settlement.row_count,
         folder.display()
     );
     eprintln!("  check it yourself: clickledger settlement verify {}", folder.display());
+    let ours: Vec<_> = (0..LINKS).map(|n| link(n, "demo")).collect();
+    demo_proof::show(parts, (day, &folder), &ours, &link(0, "stolen")).await?;
     last_line(
         &json!({ "day": day, "batch": super::batch::summary(&batch)["verdicts"], "settlement": settlement, "verified": true }),
     )?;
@@ -176,6 +179,11 @@ fn greet(parts: &Parts, gateway: SocketAddr, serving: SocketAddr, day: Day) -> a
     Ok(())
 }
 
+/// The ad and impression of link `n`; the forger's differs in the impression.
+fn link(n: u32, whose: &str) -> (String, String) {
+    (format!("ad-{}", n % 20), format!("{whose}-imp-{n}"))
+}
+
 /// Follows signed, repeated and forged links, as browsers would.
 async fn follow_links(parts: &Parts, gateway: SocketAddr) -> anyhow::Result<[u64; 3]> {
     let keys = SigningKeys::load(&parts.folder().signing_keys())?;
@@ -183,7 +191,7 @@ async fn follow_links(parts: &Parts, gateway: SocketAddr) -> anyhow::Result<[u64
     let mut client = Client::new(gateway);
     let mut followed = [0_u64; 3];
     for n in 0..LINKS {
-        let (ad, impression) = (format!("ad-{}", n % 20), format!("demo-imp-{n}"));
+        let (ad, impression) = link(n, "demo");
         let claims = LinkClaims { ad_id: &ad, impression_id: &impression, expires_at };
         let url = keys.sign_click_url("", &claims).context("there is no signing key")?;
         let forged = url.replace("demo-imp", "stolen-imp");

@@ -5,6 +5,7 @@ mod bad;
 mod batch;
 mod config;
 mod demo;
+mod demo_proof;
 mod dispute;
 mod doctor;
 mod explain;

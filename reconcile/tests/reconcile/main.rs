@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failure here must stop the test
 
 mod crash;
+mod keys;
 mod law;
 mod proof;
 mod publish;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 
 use reconcile::prove::prove;
 use reconcile::settlements::Settlements;
@@ -17,8 +18,13 @@ fn recipe() -> String {
     text[start..end].to_owned()
 }
 
-/// The Python with the recipe's one package: that of the oracle.
-fn interpreter() -> PathBuf {
+/// The Python with the recipe's one package: that of the oracle, made once though tests run side by side.
+fn interpreter() -> &'static Path {
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    MADE.get_or_init(make_interpreter)
+}
+
+fn make_interpreter() -> PathBuf {
     if let Some(path) = std::env::var_os("CLICKLEDGER_PYTHON") {
         return path.into();
     }
