@@ -105,6 +105,16 @@ fn status_of(reason: RejectReason) -> StatusCode {
     }
 }
 
+/// There is no such ad, or not for whoever asks.
+pub(crate) fn unknown_ad() -> Problem {
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "unknown_ad",
+        "this ad is not known or does not run any more",
+        "check adId; import the ad with `clickledger ads import`",
+    )
+}
+
 /// Nothing of the request was acknowledged: try again.
 pub(crate) fn unavailable(unavailable: &Unavailable) -> Problem {
     Problem::new(

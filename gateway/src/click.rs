@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State as Shared;
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, USER_AGENT};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
@@ -13,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use shared::directory::{AdStatus, Directory};
 use shared::event::{EventKind, RejectReason, Rejection};
+use shared::http::Peer;
 use shared::http::problem::Problem;
 
 use crate::answer;
@@ -28,9 +30,15 @@ const PIXEL: &[u8] = b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\x00\x00\x0
 \x2c\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02\x44\x01\x00\x3b";
 
 /// `GET /click`.
-pub(crate) async fn click(Shared(state): Shared<Arc<State>>, uri: Uri, headers: HeaderMap) -> Response {
+pub(crate) async fn click(
+    Shared(state): Shared<Arc<State>>,
+    peer: Option<Extension<Peer>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
     let directory = state.directory.current();
-    let (outcome, target) = capture(&state, EventKind::Click, &uri, &headers, &directory).await;
+    let asked = Asked { kind: EventKind::Click, peer: peer.map(|p| p.0), uri: &uri, headers: &headers };
+    let (outcome, target) = capture(&state, &asked, &directory).await;
     match (outcome, target) {
         (Err(unavailable), Some(target)) => lead_on(&unavailable, &target),
         (Err(unavailable), None) => answer::unavailable(&unavailable).into_response(),
@@ -38,16 +46,24 @@ pub(crate) async fn click(Shared(state): Shared<Arc<State>>, uri: Uri, headers: 
             answer::refused(&rejection).into_response()
         }
         (Ok(_), Some(target)) => redirect(&target),
-        (Ok(_), None) => unknown_ad().into_response(),
+        (Ok(_), None) => answer::unknown_ad().into_response(),
     }
 }
 
 /// `GET /impression.gif`.
-pub(crate) async fn pixel(Shared(state): Shared<Arc<State>>, uri: Uri, headers: HeaderMap) -> Response {
+pub(crate) async fn pixel(
+    Shared(state): Shared<Arc<State>>,
+    peer: Option<Extension<Peer>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
     let directory = state.directory.current();
-    match capture(&state, EventKind::Impression, &uri, &headers, &directory).await.0 {
+    let asked = Asked { kind: EventKind::Impression, peer: peer.map(|p| p.0), uri: &uri, headers: &headers };
+    match capture(&state, &asked, &directory).await.0 {
         Err(unavailable) => answer::unavailable(&unavailable).into_response(),
-        Ok(Outcome::Refused(rejection)) if rejection.reason == RejectReason::UnknownAd => unknown_ad().into_response(),
+        Ok(Outcome::Refused(rejection)) if rejection.reason == RejectReason::UnknownAd => {
+            answer::unknown_ad().into_response()
+        }
         Ok(Outcome::Refused(rejection)) => answer::refused(&rejection).into_response(),
         Ok(_) => {
             let headers = [
@@ -59,21 +75,27 @@ pub(crate) async fn pixel(Shared(state): Shared<Arc<State>>, uri: Uri, headers: 
     }
 }
 
+/// One request for a link.
+struct Asked<'a> {
+    kind: EventKind,
+    peer: Option<Peer>,
+    uri: &'a Uri,
+    headers: &'a HeaderMap,
+}
+
 /// Captures what the link stands for; also where it leads.
 async fn capture(
     state: &State,
-    kind: EventKind,
-    uri: &Uri,
-    headers: &HeaderMap,
+    asked: &Asked<'_>,
     directory: &Directory,
 ) -> (Result<Outcome, Unavailable>, Option<String>) {
-    let link = LinkQuery::parse(uri.query().unwrap_or_default());
+    let link = LinkQuery::parse(asked.uri.query().unwrap_or_default());
     let target = link.as_ref().ok().and_then(|link| target(state, link, directory));
-    let item = if opted_out(headers) || link.as_ref().is_ok_and(|link| link.opted_out) {
+    let item = if opted_out(asked.headers) || link.as_ref().is_ok_and(|link| link.opted_out) {
         Item::OptedOut
     } else {
-        judge(state, kind, link, headers, directory).unwrap_or_else(|rejection| {
-            let raw = Bytes::from(uri.path_and_query().map_or("", |p| p.as_str()).to_owned());
+        judge(state, asked, link, directory).unwrap_or_else(|rejection| {
+            let raw = Bytes::from(asked.uri.path_and_query().map_or("", |p| p.as_str()).to_owned());
             Item::Refused(Refusal { rejection, raw })
         })
     };
@@ -85,14 +107,15 @@ async fn capture(
 
 fn judge(
     state: &State,
-    kind: EventKind,
+    asked: &Asked<'_>,
     link: Result<LinkQuery, Rejection>,
-    headers: &HeaderMap,
     directory: &Directory,
 ) -> Result<Item, Rejection> {
-    let now = state.clock.now();
+    let (now, headers) = (state.clock.now(), asked.headers);
     let user_agent = headers.get(USER_AGENT).map(|v| String::from_utf8_lossy(v.as_bytes()));
-    let submission = link?.submission(kind, now, user_agent.as_deref())?;
+    let mut submission = link?.submission(asked.kind, now, user_agent.as_deref())?;
+    // The person's own browser asks for a link, so the address is theirs; a POST may come from any server.
+    submission.details.ip_hash = state.salts.hash(state.client(asked.peer, headers), now);
     let source = match state.settings.bad_signature {
         OnBadSignature::Redirect => Source::Link,
         OnBadSignature::Deny => Source::SignedLink,
@@ -117,7 +140,7 @@ fn redirect(target: &str) -> Response {
             (StatusCode::FOUND, headers).into_response()
         }
         // The directory takes visible ASCII only.
-        Err(_) => unknown_ad().into_response(),
+        Err(_) => answer::unknown_ad().into_response(),
     }
 }
 
@@ -134,13 +157,4 @@ fn lead_on(unavailable: &Unavailable, target: &str) -> Response {
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     response.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'"));
     response
-}
-
-fn unknown_ad() -> Problem {
-    Problem::new(
-        StatusCode::NOT_FOUND,
-        "unknown_ad",
-        "this ad is not known or does not run any more",
-        "check adId; import the ad with `clickledger ads import`",
-    )
 }

@@ -162,13 +162,7 @@ impl SigningKeys {
             status: k.status,
             created_at: k.created_at.to_string(),
         });
-        let text = serde_json::to_vec_pretty(&KeyFile { keys: keys.collect() }).map_err(io::Error::from);
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        std::fs::create_dir_all(folder).map_err(KeyError::io("create the folder of", path))?;
-        let beside = path.with_extension("json.tmp");
-        text.and_then(|text| write_private(&beside, &text)).map_err(KeyError::io("write", &beside))?;
-        std::fs::rename(&beside, path).map_err(KeyError::io("replace", path))?;
-        std::fs::File::open(folder).and_then(|f| f.sync_all()).map_err(KeyError::io("sync the folder of", path))
+        replace_private(path, &KeyFile { keys: keys.collect() })
     }
 
     /// Adds an active key made of `secret` (32 random bytes).
@@ -233,6 +227,20 @@ struct StoredKey {
     secret: String,
     status: KeyStatus,
     created_at: String,
+}
+
+/// Writes `content` as JSON at `path` for its owner only: beside it, synced, then renamed over it.
+///
+/// # Errors
+/// [`KeyError::Io`]; the old file is then still there.
+pub fn replace_private(path: &Path, content: &impl Serialize) -> Result<(), KeyError> {
+    let text = serde_json::to_vec_pretty(content).map_err(io::Error::from);
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(KeyError::io("create the folder of", path))?;
+    let beside = path.with_extension("json.tmp");
+    text.and_then(|text| write_private(&beside, &text)).map_err(KeyError::io("write", &beside))?;
+    std::fs::rename(&beside, path).map_err(KeyError::io("replace", path))?;
+    std::fs::File::open(folder).and_then(|f| f.sync_all()).map_err(KeyError::io("sync the folder of", path))
 }
 
 fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -8,7 +8,7 @@
 //! to the ad directory's URL; every request ends in exactly one outcome, which is a metric and, where it is no event,
 //! a durable record. Bounded: connections, bodies, items, waiting requests (`max_in_flight`), clients, remembered ids.
 //! On crash: what was acknowledged is in the log; what was not is the client's to send again under the same id.
-//! Never: trusts a header about who is asking, or stores a byte of somebody who opted out.
+//! Never: trusts a header about who is asking, stores an address, or a byte of somebody who opted out.
 
 mod answer;
 mod body;
@@ -17,7 +17,9 @@ mod click;
 pub mod dedup;
 mod error;
 mod events;
+mod impressions;
 pub mod intake;
+pub mod ip_hash;
 mod items;
 pub mod keys;
 mod link;
@@ -43,11 +45,13 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 pub use error::Error;
+pub use impressions::{Issuer, Issuers};
 pub use link::link_event_id;
 pub use settings::{OnBadSignature, Settings};
 
 use capture::Capture;
 use dedup::DedupStore;
+use ip_hash::{Chance, Salts};
 use keys::KeyRing;
 use refusals::Refusals;
 use state::State;
@@ -68,6 +72,12 @@ pub struct Deps {
     pub keys: Arc<KeyRing>,
     /// The memory of event ids.
     pub dedup: Arc<dyn DedupStore>,
+    /// What addresses are hashed with.
+    pub salts: Arc<Salts>,
+    /// Who may ask for signed links.
+    pub issuers: Issuers,
+    /// Random bytes.
+    pub chance: Chance,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Where this gateway stands.
@@ -109,6 +119,9 @@ impl Gateway {
             refusals,
             directory: deps.directory,
             keys: deps.keys,
+            salts: deps.salts,
+            issuers: deps.issuers,
+            chance: deps.chance,
             clock: deps.clock,
             region: deps.region,
             metrics_text: deps.metrics_text,
@@ -164,6 +177,7 @@ impl Gateway {
 
     async fn reload(&self) {
         let (keys, directory) = (Arc::clone(&self.state.keys), Arc::clone(&self.state.directory));
+        let (salts, now) = (Arc::clone(&self.state.salts), self.state.clock.now());
         let reloaded = tokio::task::spawn_blocking(move || {
             match keys.refresh() {
                 Ok(true) => tracing::info!("signing keys changed"),
@@ -174,6 +188,9 @@ impl Gateway {
                 Ok(true) => tracing::info!(ads = directory.current().len(), "ad directory changed"),
                 Ok(false) => {}
                 Err(error) => tracing::error!(%error, "the new ad directory cannot be used: the old one stays"),
+            }
+            if let Err(error) = salts.destroy_old(now) {
+                tracing::error!(%error, "salts past their time are still there: destroyed at the next try");
             }
         });
         if let Err(error) = reloaded.await {

@@ -15,7 +15,7 @@ use shared::http::{Peer, Route};
 
 use crate::capture::count_event;
 use crate::state::State;
-use crate::{answer, click, events};
+use crate::{answer, click, events, impressions};
 
 pub(crate) fn router(state: Arc<State>) -> Router {
     let capturing = Router::new()
@@ -24,6 +24,7 @@ pub(crate) fn router(state: Arc<State>) -> Router {
         .route("/impression.gif", get(click::pixel).head(wrong_method))
         .route("/v1/events", post(events::events))
         .route("/v1/clicks", post(events::clicks))
+        .route("/v1/impressions", post(impressions::impressions))
         .layer(from_fn_with_state(Arc::clone(&state), limit));
     Router::new()
         .merge(capturing)
@@ -75,11 +76,11 @@ async fn metrics(Shared(state): Shared<Arc<State>>) -> Response {
 }
 
 async fn wrong_method() -> Problem {
-    let fix = "GET /click and /impression.gif, POST /v1/events and /v1/clicks";
+    let fix = "GET /click and /impression.gif, POST /v1/events, /v1/clicks and /v1/impressions";
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", "this path does not take this method", fix)
 }
 
 async fn unknown_path() -> Problem {
-    let fix = "GET /click, GET /impression.gif, POST /v1/events or POST /v1/clicks";
+    let fix = "GET /click, GET /impression.gif, POST /v1/events, /v1/clicks or /v1/impressions";
     Problem::new(StatusCode::NOT_FOUND, "unknown_path", "there is nothing here", fix)
 }

@@ -8,7 +8,7 @@ use shared::directory::check_url;
 use shared::http::Limits;
 use shared::http::address::TrustedProxies;
 
-use crate::{dedup, rate_limit};
+use crate::{dedup, ip_hash, rate_limit};
 
 /// What happens to a click or pixel whose signature does not hold.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +31,8 @@ pub struct Settings {
     pub trusted_proxies: TrustedProxies,
     /// What happens to a click or pixel whose signature does not hold.
     pub bad_signature: OnBadSignature,
+    /// Where people reach this gateway, for links it signs (`https://ads.example`); empty: as the caller reached it.
+    pub public_url: String,
     /// Where people go whose ad is unknown or does not run; empty: 404.
     pub fallback_url: String,
     /// The largest request body as sent.
@@ -55,6 +57,8 @@ pub struct Settings {
     pub dedup: dedup::Settings,
     /// Requests per client.
     pub rate_limit: rate_limit::Settings,
+    /// Addresses as keyed hashes.
+    pub ip_hash: ip_hash::Settings,
 }
 
 impl Default for Settings {
@@ -63,6 +67,7 @@ impl Default for Settings {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             trusted_proxies: TrustedProxies::default(),
             bad_signature: OnBadSignature::default(),
+            public_url: String::new(),
             fallback_url: String::new(),
             max_body_size: ByteSize::mib(1),
             max_decoded_size: ByteSize::mib(4),
@@ -75,6 +80,7 @@ impl Default for Settings {
             http: Limits::default(),
             dedup: dedup::Settings::default(),
             rate_limit: rate_limit::Settings::default(),
+            ip_hash: ip_hash::Settings::default(),
         }
     }
 }
@@ -109,11 +115,14 @@ impl Settings {
         );
         let rates = 1..=u64::from(u32::MAX / 16);
         check(rates.contains(&self.max_refused_per_second.0), "max_refused_per_second", "must be 1B to 256MiB");
-        if let (false, Err(why)) = (self.fallback_url.is_empty(), check_url(&self.fallback_url)) {
-            check(false, "fallback_url", &why);
+        for (name, url) in [("fallback_url", &self.fallback_url), ("public_url", &self.public_url)] {
+            if let (false, Err(why)) = (url.is_empty(), check_url(url)) {
+                check(false, name, &why);
+            }
         }
         problems.extend(self.http.problems("gateway.http"));
         problems.extend(self.dedup.problems("gateway.dedup"));
+        problems.extend(self.ip_hash.problems("gateway.ip_hash"));
         problems.extend(self.rate_limit.problems("gateway.rate_limit"));
         problems
     }

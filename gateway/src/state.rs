@@ -14,7 +14,9 @@ use shared::time::{Clock, SECOND, Timestamp};
 
 use crate::body::Budget;
 use crate::capture::{Capture, Item, Outcome, Unavailable};
+use crate::impressions::Issuers;
 use crate::intake::{Context, Source, admit};
+use crate::ip_hash::{Chance, Salts};
 use crate::keys::KeyRing;
 use crate::rate_limit::RateLimit;
 use crate::refusals::Refusals;
@@ -29,6 +31,9 @@ pub(crate) struct State {
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) directory: Arc<DirectoryHandle>,
     pub(crate) keys: Arc<KeyRing>,
+    pub(crate) salts: Arc<Salts>,
+    pub(crate) issuers: Issuers,
+    pub(crate) chance: Chance,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) region: RefId,
     pub(crate) limit: RateLimit,
@@ -62,6 +67,11 @@ impl State {
         };
         let mut event = admit(submission, source, &context)?;
         event.traceparent = traceparent.map(str::to_owned);
+        // Whoever sends a bare address as its hash does not make us keep it.
+        let bare = event.details.ip_hash.as_deref().and_then(|hash| hash.trim().parse::<IpAddr>().ok());
+        if let Some(address) = bare {
+            event.details.ip_hash = self.salts.hash(address, now);
+        }
         Ok(event)
     }
 

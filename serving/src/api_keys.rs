@@ -81,11 +81,13 @@ pub enum Scope {
     Settlement,
     /// The state of the pipeline and its metrics.
     Ops,
+    /// Signed links: `POST /v1/impressions` at the gateway.
+    Sign,
 }
 
 impl Scope {
     /// Every scope.
-    pub const ALL: [Self; 3] = [Self::Reports, Self::Settlement, Self::Ops];
+    pub const ALL: [Self; 4] = [Self::Reports, Self::Settlement, Self::Ops, Self::Sign];
 
     /// The word used in files and commands.
     #[must_use]
@@ -94,6 +96,7 @@ impl Scope {
             Self::Reports => "reports",
             Self::Settlement => "settlement",
             Self::Ops => "ops",
+            Self::Sign => "sign",
         }
     }
 }
@@ -102,7 +105,7 @@ impl std::str::FromStr for Scope {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         let known = Self::ALL.into_iter().find(|s| s.as_str() == text);
-        known.ok_or_else(|| format!("{text:?} is not a scope: use reports, settlement or ops"))
+        known.ok_or_else(|| format!("{text:?} is not a scope: use reports, settlement, ops or sign"))
     }
 }
 

@@ -4,7 +4,9 @@
 mod durability;
 mod history;
 mod hostile;
+mod impressions;
 mod keys;
 mod links;
 mod posts;
+mod privacy;
 mod support;

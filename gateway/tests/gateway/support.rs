@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use gateway::dedup::{DedupStore, MemoryDedup};
+use gateway::ip_hash::{Chance, Salts};
 use gateway::keys::{KeyRing, SigningKeys};
 use gateway::signature::{EventClaims, LinkClaims};
-use gateway::{Deps, Gateway, Settings};
+use gateway::{Deps, Gateway, Issuer, Settings};
 use serde_json::{Value, json};
 use shared::directory::{AdRow, AdStatus, Directory, DirectoryHandle};
 use shared::event::{Event, Submission};
@@ -161,7 +162,15 @@ pub(crate) async fn start_with(settings: Settings, dedup: Arc<dyn DedupStore>) -
     assert_eq!(settings.problems(), vec![]);
     let (events, dead_letters) = (Arc::new(SwitchLog::new()), Arc::new(SwitchLog::new()));
     let (clock, keys, shutdown) = (ManualClock::at(NOW), signing_keys(), Shutdown::new());
+    let salts = Salts::open(None, settings.ip_hash.clone(), counter()).unwrap();
     let deps = Deps {
+        salts: Arc::new(salts),
+        issuers: Arc::new(|key| match key {
+            "operator" => Some(Issuer::Operator),
+            "other" => Some(Issuer::Advertiser(id("adv-2"))),
+            _ => None,
+        }),
+        chance: counter(),
         events: Arc::clone(&events) as Arc<dyn EventLog>,
         dead_letters: Arc::clone(&dead_letters) as Arc<dyn EventLog>,
         directory: Arc::new(DirectoryHandle::fixed(ads())),
@@ -175,6 +184,16 @@ pub(crate) async fn start_with(settings: Settings, dedup: Arc<dyn DedupStore>) -
     let address = listener.local_addr().unwrap();
     let task = tokio::spawn(Gateway::new(settings, deps).run(listener, shutdown.clone()));
     Running { address, events, dead_letters, keys, clock, shutdown, task }
+}
+
+/// Bytes that never repeat, which is all that tests need of chance.
+pub(crate) fn counter() -> Chance {
+    let next = AtomicUsize::new(1);
+    Arc::new(move |bytes| {
+        let number = next.fetch_add(1, Ordering::SeqCst).to_be_bytes();
+        bytes.iter_mut().zip(number.iter().cycle()).for_each(|(to, from)| *to = *from);
+        Ok(())
+    })
 }
 
 /// Settings under which tests do not meet the rate limit by accident.
