@@ -124,13 +124,13 @@ pub async fn recompute(
         return Ok(Outcome { status: Status::Unchanged, published: false, record, previous, shadow });
     }
     let target = Target::open(&deps.root, day, previous.as_ref().map_or(0, |r| r.run)).await?;
-    let folder = settings.spill_folder();
+    let stage = Arc::new(Stage::new(&settings.spill_folder())?);
     let workshop = Workshop {
         workers: settings.workers(),
         memory: settings.memory_limit.0,
         bucket_rows: settings.silver_file_rows,
-        stage: Arc::new(Stage::new(&folder)?),
-        spill: folder,
+        spill: stage.folder().to_owned(),
+        stage,
         run: target.run,
         report: Report { day, listener: listener.clone() },
     };

@@ -20,7 +20,7 @@ pub struct Settings {
     pub memory_limit: ByteSize,
     /// Rows of a silver file, about: what is judged at once. Changes how silver is cut into files, never a row.
     pub silver_file_rows: u64,
-    /// Where it spills; empty takes the system's folder for temporary files.
+    /// Where it spills; empty takes `state/spill` of the data folder.
     pub spill_dir: PathBuf,
 }
 
@@ -65,7 +65,7 @@ impl Settings {
         }
     }
 
-    /// Where to spill.
+    /// Where to spill; the system's folder for temporary files where the caller has no data folder.
     #[must_use]
     pub fn spill_folder(&self) -> PathBuf {
         if self.spill_dir.as_os_str().is_empty() { std::env::temp_dir() } else { self.spill_dir.clone() }

@@ -1,4 +1,5 @@
-//! Runs serving: the listener, and a timer that reads the API keys again. The only loop of the layer.
+//! Runs serving: the listener, and the timers that read the API keys again and forget old rows. The only loops of the
+//! layer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,12 +44,31 @@ impl Serving {
         let router = routes::router(Arc::clone(&context)).map_err(std::io::Error::other)?;
         let done = Shutdown::new();
         let refreshing = tokio::spawn(refresh_keys(Arc::clone(&context), done.clone()));
+        let forgetting = tokio::spawn(forget_old_rows(Arc::clone(&context), done.clone()));
         let served = shared::http::serve(listener, router, limits, shutdown).await;
         done.request();
-        if let Err(error) = refreshing.await {
-            tracing::error!(%error, "the timer that reads the API keys stopped early");
+        for (timer, task) in [("reads the API keys", refreshing), ("forgets old rows", forgetting)] {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "the timer that {timer} stopped early");
+            }
         }
         Ok(served?)
+    }
+}
+
+/// Forgets what is past its retention until `done`; begun batches end.
+async fn forget_old_rows(context: Arc<Context>, done: Shutdown) {
+    let retention = context.settings.retention;
+    loop {
+        match retention.apply(&*context.store, context.now()).await {
+            Ok(0) => {}
+            Ok(rows) => tracing::info!(rows, "forgot rows past their retention"),
+            Err(error) => tracing::warn!(%error, "cannot forget old rows: tried again later"),
+        }
+        tokio::select! {
+            () = sleep(retention.check_interval.0) => {}
+            () = done.requested() => return,
+        }
     }
 }
 

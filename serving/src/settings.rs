@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use shared::config::{Problem, Span};
 use shared::http::Limits;
 
+use crate::retention;
+
 /// How reports are served.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -24,6 +26,8 @@ pub struct Settings {
     pub freshness_target: Span,
     /// Exact numbers are promised this long after the end of their UTC day: `/v1/sla`.
     pub exact_after: Span,
+    /// How long rows are kept.
+    pub retention: retention::Settings,
     /// What one listener allows.
     pub http: Limits,
 }
@@ -38,6 +42,7 @@ impl Default for Settings {
             max_streams: 256,
             freshness_target: Span::secs(30),
             exact_after: Span::secs(6 * 3_600),
+            retention: retention::Settings::default(),
             http: Limits::default(),
         }
     }
@@ -48,6 +53,7 @@ impl Settings {
     #[must_use]
     pub fn problems(&self) -> Vec<Problem> {
         let mut problems = self.http.problems("serving.http");
+        problems.extend(self.retention.problems());
         let mut check = |fine: bool, name: &str, why: &str| {
             if !fine {
                 problems.push(Problem::new(format!("serving.{name}"), why));

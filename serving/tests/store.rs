@@ -110,6 +110,9 @@ mod reopening {
         ) -> Answer<Vec<TopCampaign>> {
             self.open().top(range, by, n, among).await
         }
+        async fn forget(&self, minutes: Timestamp, hours: Timestamp, at_most: u64) -> Answer<u64> {
+            self.open().forget(minutes, hours, at_most).await
+        }
         async fn writers(&self) -> Answer<BTreeMap<u32, WriterStatus>> {
             self.open().writers().await
         }

@@ -130,6 +130,9 @@ impl ServingStore for FusedStore {
     ) -> Result<Vec<TopCampaign>, StoreError> {
         self.inner.top(range, by, n, among).await
     }
+    async fn forget(&self, minutes: Timestamp, hours: Timestamp, at_most: u64) -> Result<u64, StoreError> {
+        self.inner.forget(minutes, hours, at_most).await
+    }
     async fn writers(&self) -> Result<std::collections::BTreeMap<u32, WriterStatus>, StoreError> {
         self.inner.writers().await
     }

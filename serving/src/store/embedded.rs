@@ -246,6 +246,10 @@ impl ServingStore for EmbeddedStore {
         self.read("reading the top campaigns", move |tx| read::top(tx, &range, by, n, among.as_ref())).await
     }
 
+    async fn forget(&self, minutes: Timestamp, hours: Timestamp, at_most: u64) -> Result<u64, StoreError> {
+        self.write("forgetting old rows", move |tx| write::forget(tx, minutes, hours, at_most)).await
+    }
+
     async fn writers(&self) -> Result<BTreeMap<u32, WriterStatus>, StoreError> {
         self.read("reading the writers", read::writers).await
     }

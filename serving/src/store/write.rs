@@ -16,6 +16,9 @@ const TAKE_GENERATION: &str = include_str!("../../../sql/serving/60_take_generat
 const UPSERT_STATUS: &str = include_str!("../../../sql/serving/61_upsert_writer_status.sql");
 const OWN_HOUR: &str = include_str!("../../../sql/serving/62_own_hour.sql");
 const SETTLE_DAY: &str = include_str!("../../../sql/serving/63_settle_day.sql");
+const DELETE_OLD_AD_MINUTES: &str = include_str!("../../../sql/serving/70_delete_old_ad_minutes.sql");
+const DELETE_OLD_CAMPAIGN_MINUTES: &str = include_str!("../../../sql/serving/71_delete_old_campaign_minutes.sql");
+const DELETE_OLD_CAMPAIGN_HOURS: &str = include_str!("../../../sql/serving/72_delete_old_campaign_hours.sql");
 
 /// Upserts one flush.
 pub(super) fn upsert(tx: &Transaction<'_>, flush: &mut Flush) -> Result<Upserted, Failure> {
@@ -148,6 +151,18 @@ pub(super) fn union(a: Option<Sketch>, b: Option<Sketch>) -> Option<Sketch> {
 fn delete_key(tx: &Transaction<'_>, key: &RollupKey) -> Result<bool, Failure> {
     let mut delete = tx.prepare_cached(encode::statements(key).delete)?;
     Ok(delete.execute(params_from_iter(encode::key_values(key)))? > 0)
+}
+
+/// Forgets old rows, a few of each grain.
+pub(super) fn forget(tx: &Transaction<'_>, minutes: Timestamp, hours: Timestamp, at_most: u64) -> Result<u64, Failure> {
+    let most = i64::try_from(at_most).unwrap_or(i64::MAX);
+    let mut rows = 0;
+    for (delete, before) in
+        [(DELETE_OLD_AD_MINUTES, minutes), (DELETE_OLD_CAMPAIGN_MINUTES, minutes), (DELETE_OLD_CAMPAIGN_HOURS, hours)]
+    {
+        rows += tx.prepare_cached(delete)?.execute((encode::hour_number(before), most))?;
+    }
+    u64::try_from(rows).map_err(|_| Failure::Corrupt(format!("{rows} rows")))
 }
 
 /// Marks a day as published.

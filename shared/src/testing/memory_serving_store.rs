@@ -290,6 +290,32 @@ impl ServingStore for MemoryServingStore {
         Ok(lines)
     }
 
+    async fn forget(&self, minutes: Timestamp, hours: Timestamp, at_most: u64) -> Result<u64, StoreError> {
+        let mut state = self.open("forgetting old rows")?;
+        let grains: [fn(&RollupKey) -> bool; 3] = [
+            |k| matches!(k, RollupKey::AdMinute { .. }),
+            |k| matches!(k, RollupKey::CampaignMinute { .. }),
+            |k| matches!(k, RollupKey::CampaignHour { .. }),
+        ];
+        let mut forgotten = 0;
+        for (is_grain, before) in grains.into_iter().zip([minutes, minutes, hours]) {
+            let mut old: Vec<(RollupKey, Writer)> = Vec::new();
+            for (key, writers) in state.cells.iter().filter(|(key, _)| is_grain(key) && key.hour() < before) {
+                old.extend(writers.keys().map(|writer| (key.clone(), *writer)));
+            }
+            old.sort_by_key(|(key, _)| key.hour());
+            for (key, writer) in old.into_iter().take(usize::try_from(at_most).unwrap_or(usize::MAX)) {
+                if let Some(writers) = state.cells.get_mut(&key) {
+                    forgotten += u64::from(writers.remove(&writer).is_some());
+                    if writers.is_empty() {
+                        state.cells.remove(&key);
+                    }
+                }
+            }
+        }
+        Ok(forgotten)
+    }
+
     async fn writers(&self) -> Result<BTreeMap<u32, WriterStatus>, StoreError> {
         let state = self.open("reading the writers")?;
         Ok(state.writers.iter().map(|(writer, (_, status))| (*writer, status.clone())).collect())

@@ -134,6 +134,9 @@ impl ServingStore for MoodyStore {
     ) -> Result<Vec<TopCampaign>, StoreError> {
         not_here()
     }
+    async fn forget(&self, _: Timestamp, _: Timestamp, _: u64) -> Result<u64, StoreError> {
+        not_here()
+    }
     async fn writers(&self) -> Result<BTreeMap<u32, WriterStatus>, StoreError> {
         not_here()
     }

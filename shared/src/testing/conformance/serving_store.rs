@@ -116,6 +116,7 @@ pub async fn all(make: impl AsyncFn() -> Arc<dyn ServingStore>) {
     tops_are_ordered_and_filtered(&*make().await).await;
     money_is_exact_far_beyond_an_i64(&*make().await).await;
     the_newest_status_stays(&*make().await).await;
+    old_rows_are_forgotten_a_few_at_a_time(&*make().await).await;
 }
 
 async fn upserts_are_absolute(store: &dyn ServingStore) {
@@ -348,6 +349,29 @@ async fn the_newest_status_stays(store: &dyn ServingStore) {
     assert_eq!(store.writers().await.unwrap(), BTreeMap::from([(0, status(2)), (7, status(1))]));
 }
 
+async fn old_rows_are_forgotten_a_few_at_a_time(store: &dyn ServingStore) {
+    let mut rows = Vec::new();
+    for h in 0..4 {
+        rows.extend([ad_minute("a", h * 60, 1, 0), ad_minute("b", h * 60 + 59, 1, 0)]);
+        rows.extend([campaign_minute("c1", h * 60, 1, 0), campaign_hour("c1", h, 1, 0..3)]);
+    }
+    store.upsert_approximate(flush(0, 1, rows)).await.unwrap();
+    store.overwrite_exact(hour(), Correction::default(), exact(1)).await.unwrap();
+    let (minutes, hours) = (hour().plus(2 * HOUR), hour().plus(HOUR));
+    assert_eq!(store.forget(minutes, hours, 1).await.unwrap(), 3, "one of each grain");
+    assert_eq!(shown(store, 0).await.len(), 1, "the oldest goes first");
+    let mut rest = 0;
+    while let rows @ 1.. = store.forget(minutes, hours, 1).await.unwrap() {
+        rest += rows;
+    }
+    assert_eq!(rest, 2 * 2 + 2 - 2, "four ad minutes and two campaign minutes are old, and one campaign hour");
+    for (h, left) in [(0, 0), (1, 1), (2, 4), (3, 4)] {
+        assert_eq!(shown(store, h).await.len(), left, "hour {h}");
+    }
+    let late = flush(0, 2, vec![ad_minute("a", 1, 1, 0)]);
+    assert_eq!(store.upsert_approximate(late).await.unwrap().superseded, 1, "a forgotten hour stays owned");
+}
+
 /// One random call.
 #[derive(Debug, Clone)]
 pub enum Call {
@@ -359,6 +383,8 @@ pub enum Call {
     Settle(u32),
     /// A worker starts.
     Generation(u32),
+    /// Minutes and hours before so many hours after [`hour`] are forgotten.
+    Forget(i64, i64),
 }
 
 fn any_row() -> impl Strategy<Value = RollupRow> {
@@ -420,6 +446,7 @@ pub fn calls() -> impl Strategy<Value = Vec<Call>> {
         3 => any_overwrite(),
         1 => (1..4_u32).prop_map(Call::Settle),
         1 => (0..3_u32).prop_map(Call::Generation),
+        1 => (-1..2_i64, -1..2_i64).prop_map(|(minutes, hours)| Call::Forget(minutes, hours)),
     ];
     prop::collection::vec(call, 1..30)
 }
@@ -442,6 +469,10 @@ async fn answer(store: &dyn ServingStore, call: Call) -> String {
             format!("{:?}", store.overwrite_exact(at, correction, version).await.unwrap())
         }
         Call::Settle(version) => format!("{:?}", store.mark_settled(hour().day(), version).await.unwrap()),
+        Call::Forget(minutes, hours) => {
+            let (minutes, hours) = (hour().plus(minutes * HOUR), hour().plus(hours * HOUR));
+            format!("{:?}", store.forget(minutes, hours, u64::MAX).await.unwrap())
+        }
         Call::Generation(writer) => format!("{:?}", store.next_generation(writer).await.unwrap()),
     }
 }
