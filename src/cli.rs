@@ -98,6 +98,9 @@ pub enum Command {
     /// What was refused: look at it, and replay it once it is mended.
     #[command(subcommand)]
     Bad(Bad),
+    /// People who ask to be forgotten.
+    #[command(subcommand)]
+    Privacy(Privacy),
     /// API keys, click-signing keys and settlement keys.
     #[command(subcommand)]
     Keys(Keys),
@@ -496,6 +499,45 @@ pub enum Bad {
     },
 }
 
+/// `privacy …`.
+#[derive(Debug, Subcommand)]
+pub enum Privacy {
+    /// Take a person out of the lake: their pseudonym, visits, address hashes, browsers and pages, in every file.
+    /// Counts, verdicts, costs and settlements stay as they are. Run again after a crash: it goes on.
+    #[command(after_help = "Examples:\n  clickledger privacy erase --subject user-77 --dry-run\n  \
+        echo user-77 | clickledger privacy erase --subject -")]
+    Erase {
+        /// The person's userPseudoId; - reads it from standard input.
+        #[arg(long, value_name = "USER_PSEUDO_ID")]
+        subject: String,
+        /// What becomes of settled counts.
+        #[arg(long, value_enum, default_value_t = ErasePolicy::Keep)]
+        policy: ErasePolicy,
+        /// Only say what would be rewritten.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Every erasure: when, for whom (a keyed hash), what it rewrote.
+    List,
+}
+
+/// What an erasure does to settled counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ErasePolicy {
+    /// They stay: a count says nothing about a person.
+    Keep,
+}
+
+impl ErasePolicy {
+    /// The word used in records.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+        }
+    }
+}
+
 /// `keys …`.
 #[derive(Debug, Subcommand)]
 pub enum Keys {
@@ -511,7 +553,7 @@ pub enum Keys {
         /// The advertiser an API key is for; absent: all of them (operator).
         #[arg(long)]
         tenant: Option<String>,
-        /// What an API key may do: reports, settlement, ops.
+        /// What an API key may do: reports, settlement, ops, sign.
         #[arg(long, value_delimiter = ',', default_value = "reports")]
         scopes: Vec<String>,
     },

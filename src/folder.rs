@@ -85,6 +85,18 @@ impl Folder {
         self.0.join("keys/settlement_keys.json")
     }
 
+    /// Salts of address hashes (secrets).
+    #[must_use]
+    pub fn ip_salts(&self) -> PathBuf {
+        self.0.join("keys/ip_salts.json")
+    }
+
+    /// The key that hides who was erased (a secret).
+    #[must_use]
+    pub fn erasure_key(&self) -> PathBuf {
+        self.0.join("keys/erasure_key.json")
+    }
+
     /// Click-signing keys (secrets).
     #[must_use]
     pub fn signing_keys(&self) -> PathBuf {

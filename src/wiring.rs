@@ -266,18 +266,42 @@ impl Parts {
         }))
     }
 
-    /// The gateway on these logs.
+    /// Who may ask the gateway for signed links: the API keys of the scope `sign`, read again until `shutdown`.
+    fn issuers(&self, shutdown: &Shutdown) -> anyhow::Result<gateway::Issuers> {
+        let file = serving::ApiKeyFile::new(self.folder.api_keys());
+        let keys = Arc::new(RwLock::new(file.load()?));
+        let read = keys.clone();
+        self.refresh("API keys", shutdown, move || {
+            *keys.write().unwrap_or_else(std::sync::PoisonError::into_inner) = file.load()?;
+            Ok(())
+        });
+        Ok(Arc::new(move |text| {
+            let keys = read.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let key = keys.verify(text).filter(|key| key.scopes.contains(&serving::Scope::Sign))?;
+            Some(match &key.tenant {
+                serving::Tenant::Operator => gateway::Issuer::Operator,
+                serving::Tenant::Advertiser(id) => gateway::Issuer::Advertiser(id.clone()),
+            })
+        }))
+    }
+
+    /// The gateway on these logs; the API keys it knows stay fresh until `shutdown`.
     ///
     /// # Errors
-    /// When directory or keys cannot be read.
-    pub fn gateway(&self, logs: Logs) -> anyhow::Result<gateway::Gateway> {
+    /// When directory, keys or salts cannot be read.
+    pub fn gateway(&self, logs: Logs, shutdown: &Shutdown) -> anyhow::Result<gateway::Gateway> {
         let settings = self.settings.gateway.clone();
+        let chance: gateway::ip_hash::Chance = Arc::new(|bytes| getrandom::fill(bytes).map_err(Into::into));
+        let salts = self.folder.ip_salts();
         let deps = gateway::Deps {
             events: logs.events,
             dead_letters: logs.dead_letters,
             directory: Arc::new(DirectoryHandle::open(self.folder.ads())?),
             keys: self.signing_keys()?,
             dedup: Arc::new(gateway::dedup::MemoryDedup::new(&settings.dedup)),
+            salts: Arc::new(gateway::ip_hash::Salts::open(Some(salts), settings.ip_hash.clone(), chance.clone())?),
+            issuers: self.issuers(shutdown)?,
+            chance,
             clock: self.clock(),
             region: self.region()?,
             metrics_text: metrics_text(),
@@ -326,6 +350,16 @@ impl Parts {
             prices: Arc::new(prices.map_or_else(|| self.price_store().newest(), Ok)?),
             counting: Arc::new(rules.unwrap_or_else(|| self.settings.counting.clone())),
         })
+    }
+
+    /// Batch's settings; it spills within the data folder unless told otherwise.
+    #[must_use]
+    pub fn batch_settings(&self) -> batch::Settings {
+        let mut settings = self.settings.batch.clone();
+        if settings.spill_dir.as_os_str().is_empty() {
+            settings.spill_dir = self.folder.spill();
+        }
+        settings
     }
 
     /// What reconcile works on.

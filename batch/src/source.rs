@@ -10,7 +10,8 @@ use arrow::datatypes::{DataType, Field, Schema};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryFutureExt};
-use lake::table::DataFile;
+use lake::run_record::OutputFile;
+use lake::table::{DataFile, Table};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, RowSelection};
@@ -54,6 +55,12 @@ impl Source {
     pub(crate) fn new(store: &Arc<dyn ObjectStore>, file: &DataFile) -> Self {
         let (path, handle) = (file.object_path.clone(), Handle::current());
         Self { store: store.clone(), path, size: file.size, rows: file.rows, footer: None, handle }
+    }
+
+    /// A file of `table` as a run record names it. Reads nothing yet.
+    pub(crate) fn named(store: &Arc<dyn ObjectStore>, table: &Table, file: &OutputFile) -> Self {
+        let path = table.root().path(&format!("{}/{}", table.def().name, file.path));
+        Self { store: store.clone(), path, size: file.bytes, rows: file.rows, footer: None, handle: Handle::current() }
     }
 
     /// The same file with its footer kept in memory.

@@ -108,16 +108,12 @@ pub(crate) async fn compare(
     tokio::task::spawn_blocking(walk).await?
 }
 
-/// The silver files that a run's record names, in their order.
+/// The silver files that a run's record names, in their order, under the names they have today.
 pub(crate) async fn standing_files(silver: &Table, run: &RunRecord) -> Result<Vec<Source>, Error> {
     let Some(output) = run.output(SILVER_EVENTS.name) else { return Ok(Vec::new()) };
-    let (at, store) = (silver.at_version(output.version).await?, silver.root().store());
-    let files: BTreeMap<String, DataFile> = at.files_of(run.day)?.into_iter().map(|f| (f.path.clone(), f)).collect();
-    let named = output.files.iter().map(|named| {
-        let lost = || Error::Corrupt(format!("run {} of {} names {}, which is gone", run.run, run.day, named.path));
-        files.get(&named.path).map(|f| Source::new(&store, f)).ok_or_else(lost)
-    });
-    named.collect()
+    let store = silver.root().store();
+    let files = lake::erasures::current_files(silver.root(), SILVER_EVENTS.name, &output.files).await?;
+    Ok(files.iter().map(|file| Source::named(&store, silver, file)).collect())
 }
 
 fn staged(stage: &Stage, file: &NewFile) -> Source {

@@ -6,13 +6,15 @@
 //! ```
 //! [`tables`] defines every table once; [`table::Table`] commits files and progress together, exactly once.
 //! Guarantee: a record is in bronze once, whatever crashes; log positions stand in the Delta commit that holds the
-//! rows up to them. Deletes nothing but what [`maintenance`] may.
+//! rows up to them. Deletes nothing but what [`maintenance`] and [`erase`] may.
 
 pub mod archiver;
 mod buffer;
 mod change;
 mod commit;
 pub mod convert;
+pub mod erase;
+pub mod erasures;
 pub mod error;
 pub mod file;
 mod local_store;
@@ -23,6 +25,7 @@ pub mod root;
 pub mod run_record;
 mod schema;
 pub mod sort;
+pub mod subject;
 pub mod table;
 pub mod tables;
 

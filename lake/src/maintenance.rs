@@ -16,6 +16,7 @@ use shared::config::{ByteSize, Problem, Span};
 use shared::error::ErrorKind;
 use shared::time::Day;
 
+use crate::erasures::Erasures;
 use crate::error::Error;
 use crate::local_store::Synced;
 use crate::root::LakeRoot;
@@ -71,8 +72,13 @@ pub struct Optimized {
 /// Merges small files of `days` (or of all days) into sorted ones of about the target size.
 ///
 /// # Errors
-/// `Unavailable` or `Corrupt`.
+/// `Invalid` for a table whose order is its writer's own; `Unavailable` or `Corrupt`.
 pub async fn optimize(table: &mut Table, settings: &Settings, day: Option<Day>) -> Result<Optimized, Error> {
+    if table.def().sort.is_empty() {
+        let name = table.def().name;
+        let why = "batch writes it in the order of its ids' hashes, in files that run records name";
+        return Err(Error::Invalid(format!("{name} is not merged: {why}; `batch run` makes them anew")));
+    }
     table.refresh().await?;
     let mut done = Optimized::default();
     let stem = format!("merged-{}", table.root().clock().now().0);
@@ -175,12 +181,12 @@ pub async fn vacuum(table: &mut Table, retention: Span, pins: &[Pin], dry_run: b
     let now = table.root().clock().now();
     let cutoff = now.plus(-retention.as_micros()).as_millis();
     let pinned: BTreeSet<u64> = pins.iter().filter(|p| p.table == table.def().name).map(|p| p.version).collect();
-    let needed = needed(table, &pinned, cutoff).await?;
-    let doomed: Vec<ObjectMeta> = data_files(table)
-        .await?
-        .into_iter()
-        .filter(|f| f.last_modified.timestamp_millis() < cutoff && !needed.contains(&f.location))
-        .collect();
+    let erasures = Erasures::load(table.root()).await?;
+    let needed = needed(table, &pinned, cutoff, &erasures).await?;
+    let erased: BTreeSet<Path> = erasures.gone(table.def().name).into_iter().map(|p| table.object_path(p)).collect();
+    let is_due = |f: &ObjectMeta| f.last_modified.timestamp_millis() < cutoff || erased.contains(&f.location);
+    let doomed: Vec<ObjectMeta> =
+        data_files(table).await?.into_iter().filter(|f| is_due(f) && !needed.contains(&f.location)).collect();
     let mut done =
         Vacuumed { files: doomed.len() as u64, bytes: doomed.iter().map(|f| f.size).sum(), ..Default::default() };
     if dry_run {
@@ -194,18 +200,28 @@ pub async fn vacuum(table: &mut Table, retention: Span, pins: &[Pin], dry_run: b
     Ok(done)
 }
 
-/// The files of the newest version, of the pinned ones, and those removed since `cutoff` (epoch milliseconds).
-async fn needed(table: &Table, pinned: &BTreeSet<u64>, cutoff: i64) -> Result<BTreeSet<Path>, Error> {
+/// The files of the newest version, of the pinned ones, and those removed since `cutoff` (epoch milliseconds). What an
+/// erasure replaced is not needed; its twin is.
+async fn needed(
+    table: &Table,
+    pinned: &BTreeSet<u64>,
+    cutoff: i64,
+    erasures: &Erasures,
+) -> Result<BTreeSet<Path>, Error> {
     let mut needed: BTreeSet<Path> = table.files()?.into_iter().map(|f| f.object_path).collect();
     for version in pinned {
-        needed.extend(table.at_version(*version).await?.files()?.into_iter().map(|f| f.object_path));
+        let files = table.at_version(*version).await?.files()?.into_iter();
+        needed.extend(files.map(|f| crate::erase::today(table, erasures, f).object_path));
     }
+    let name = table.def().name;
+    needed.extend(erasures.waiting(name).map(|twin| table.object_path(&twin.new.path)));
+    let gone = erasures.gone(name);
     let log = table.delta().log_store();
     let mut tombstones = table.state()?.all_tombstones(log.as_ref());
     while let Some(tombstone) = tombstones.next().await {
-        let gone = tombstone.map_err(|e| Error::delta("reading removed files", e))?;
-        if gone.deletion_timestamp().is_none_or(|at| at >= cutoff) {
-            needed.insert(table.object_path(&gone.path()));
+        let removed = tombstone.map_err(|e| Error::delta("reading removed files", e))?;
+        if removed.deletion_timestamp().is_none_or(|at| at >= cutoff) && !gone.contains(&*removed.path()) {
+            needed.insert(table.object_path(&removed.path()));
         }
     }
     Ok(needed)

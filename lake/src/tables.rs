@@ -65,7 +65,7 @@ pub struct TableDef {
     pub name: &'static str,
     /// Its columns; the last is `day`, the partition column.
     pub columns: &'static [Column],
-    /// The order of rows within a file.
+    /// The order of rows within a file; empty where it is its writer's own and files cannot be merged here.
     pub sort: &'static [&'static str],
     /// The columns whose least and greatest values every file states in the Delta log.
     pub stats: &'static [&'static str],
@@ -201,7 +201,8 @@ pub static SILVER_EVENTS: TableDef = TableDef {
         may("repeat_of", Text, "of a repeat_click: the event id of the click just before on its impression"),
         must("day", Day, "UTC day of billing_time"),
     ],
-    sort: &["ingest_time", "region", "partition", "position"],
+    // In the order of the ids' hashes, which is no column: only batch can write it.
+    sort: &[],
     stats: &["ingest_time", "billing_time", "partition", "position"],
     append_only: false,
 };

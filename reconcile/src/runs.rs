@@ -1,8 +1,10 @@
 //! The run records of batch, read from the `runs` table: which gold stands for a day, or stood for a settlement.
+//! Files that an erasure replaced are named by their twins.
 //! Reads: `runs`. Writes: nothing. Guarantee: the newest run of a day is the one with the largest number.
 
 use std::collections::BTreeMap;
 
+use lake::erasures::Erasures;
 use lake::run_record::RunRecord;
 use lake::table::DataFile;
 use lake::tables::RUNS;
@@ -61,10 +63,12 @@ async fn read(table: &Table, file: &DataFile, newest: &mut Option<RunRecord>) ->
 }
 
 async fn each(table: &Table, file: &DataFile, mut take: impl FnMut(RunRecord)) -> Result<(), Error> {
+    let erasures = Erasures::load(table.root()).await?;
     for batch in table.read(file, Some(&["record"])).await? {
         let batch = batch?;
         for text in Columns::of(&batch, &file.path).text("record")?.iter().flatten() {
-            take(RunRecord::from_json(text).map_err(|e| Error::damaged(&file.path, e))?);
+            let record = RunRecord::from_json(text).map_err(|e| Error::damaged(&file.path, e))?;
+            take(erasures.today(record));
         }
     }
     Ok(())

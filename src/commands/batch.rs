@@ -26,7 +26,7 @@ async fn ready(parts: &Parts, days: &Days) -> super::Done {
     let days = days.list().map_err(Usage)?;
     let deps = parts.batch_deps(None, None)?;
     for day in &days {
-        match ::batch::ready(&deps, &parts.settings().batch, *day, false).await {
+        match ::batch::ready(&deps, &parts.batch_settings(), *day, false).await {
             Ok(()) => {}
             Err(e) if e.exit_code() == 10 => waiting.push(format!("{day}: {e}")),
             Err(e) => return Err(e.into()),
@@ -42,7 +42,7 @@ async fn recompute(parts: &Parts, args: &BatchRun, output: Output) -> super::Don
     let rules = args.rules.as_deref().map(|file| whatif::rules(file, &parts.settings().counting)).transpose()?;
     let prices = args.prices.as_deref().map(|file| whatif::prices(file, &parts.price_store())).transpose()?;
     let deps = parts.batch_deps(rules, prices)?;
-    let mut settings = parts.settings().batch.clone();
+    let mut settings = parts.batch_settings();
     if let Some(threads) = args.threads {
         settings.threads = threads;
     }

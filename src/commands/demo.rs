@@ -140,7 +140,7 @@ async fn tell(
 
     eprintln!("\nBatch: every archived event of {day} gets one verdict, against the whole archive.");
     let request = ::batch::Request { day, dry_run: false, force: false };
-    let batch = super::batch::one_day(&parts.batch_deps(None, None)?, &parts.settings().batch, request).await?;
+    let batch = super::batch::one_day(&parts.batch_deps(None, None)?, &parts.batch_settings(), request).await?;
     say_conservation(&batch.record, output)?;
 
     eprintln!("\nReconcile: what the dashboard showed, against what is exact.");
@@ -225,7 +225,7 @@ async fn wait_until_ready(parts: &Parts, day: Day, shutdown: &Shutdown) -> anyho
     eprintln!("\nThe day {day} has ended; it closes {CLOSE_DELAY} later, once the lake holds everything.");
     let deps = parts.batch_deps(None, None)?;
     loop {
-        match ::batch::ready(&deps, &parts.settings().batch, day, false).await {
+        match ::batch::ready(&deps, &parts.batch_settings(), day, false).await {
             Ok(()) => return Ok(()),
             Err(e) if e.exit_code() != 10 => return Err(e.into()),
             Err(_) if shutdown.is_requested() => anyhow::bail!("stopped before the day closed"),

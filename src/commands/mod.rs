@@ -14,6 +14,7 @@ mod import;
 mod keys;
 mod lake;
 mod prices;
+mod privacy;
 mod reconcile;
 mod roles;
 mod settlement;
@@ -60,6 +61,7 @@ pub(crate) async fn run(cli: Cli) -> Done {
         Command::Settlement(command) => settlement::run(&parts, command, output).await,
         Command::Explain(command) => explain::run(&parts, command, output).await,
         Command::Bad(command) => bad::run(&parts, command, output).await,
+        Command::Privacy(command) => privacy::run(&parts, command, output).await,
         Command::Keys(command) => keys::run(&parts, command, output).await,
         Command::Sign(args) => keys::sign(&parts, &args, output),
         Command::Doctor => doctor::run(&parts, output).await,

@@ -90,7 +90,7 @@ pub(super) async fn start(parts: &Parts, roles: &[Role], shutdown: &Shutdown) ->
         if has(Role::Gateway) {
             let listener = listen(parts.settings().gateway.listen).await?;
             running.gateway = Some(listener.local_addr()?);
-            let gateway = parts.gateway(logs.clone())?;
+            let gateway = parts.gateway(logs.clone(), shutdown)?;
             running.spawn("gateway", shutdown, move |stop| async move { Ok(gateway.run(listener, stop).await?) });
             retain(parts, logs.clone(), shutdown);
         }

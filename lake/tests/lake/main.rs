@@ -6,6 +6,7 @@
 mod archiver;
 mod convert;
 mod crash;
+mod erase;
 mod help;
 mod maintenance;
 mod table;

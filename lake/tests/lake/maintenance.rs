@@ -169,3 +169,12 @@ async fn the_figures_add_up() {
     assert_eq!(figures[0].files, figures[0].small_files);
     assert_eq!(figures[2].rows, 0);
 }
+
+#[tokio::test]
+async fn silver_is_not_merged_because_its_order_is_batchs_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = lake::LakeRoot::open_folder(folder.path()).unwrap();
+    let mut silver = Table::open(&root, &lake::tables::SILVER_EVENTS).await.unwrap();
+    let refused = optimize(&mut silver, &Settings::default(), None).await.unwrap_err();
+    assert!(refused.to_string().contains("silver/events is not merged"), "{refused}");
+}
