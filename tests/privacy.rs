@@ -204,6 +204,12 @@ async fn an_erased_person_is_in_no_file_and_every_bill_and_settlement_stays() {
     assert_eq!(ledger.run(&["reconcile", "run", "--force", "--date", DAY]).code, 99, "there is nothing new to settle");
     assert_eq!(std::fs::read(settlement.join("manifest.json")).unwrap(), published);
     assert_eq!(ledger.ok(&["settlement", "verify", settlement.to_str().unwrap()]).json()["sound"], true);
+    let proof = ledger.ok(&["settlement", "prove", "--event", "again-6", "--date", DAY]).stdout;
+    assert!(!proof.contains(PERSON), "{proof}");
+    std::fs::write(ledger.path().join("proof.json"), proof).unwrap();
+    let folder = settlement.to_str().unwrap();
+    let proven = ledger.run(&["settlement", "verify", "--proof", "proof.json", folder]);
+    assert_eq!(proven.code, 0, "{}{}", proven.stdout, proven.stderr);
     let explained = ledger.ok(&["explain", "event", "again-6"]);
     assert!(explained.stdout.contains("billable") && !explained.stdout.contains(PERSON), "{}", explained.stdout);
     ledger.ok(&["lake", "vacuum", "--retention", "1h"]);

@@ -3,7 +3,7 @@
 //! ```text
 //! runs ─▶ gold (files of one run, by checksum)
 //!           │ hour by hour                        ┌─▶ reports/drift/day=….json
-//!           ├─▶ compare ─▶ correct ─▶ serving ────┤
+//!           ├─▶ compare ─▶ correct ─▶ serving ────┤   reports/calibration.json (calibrate)
 //!           └─▶ lines ─▶ staging ─▶ sequence (manifest, signature) ─▶ settlement/day=…/v=N/ (manifest last)
 //! ```
 //! [`worker::run`] is one job per day: it measures the drift, makes every hour exact and owned, and publishes the
@@ -16,6 +16,7 @@
 //! a new version. On crash: run again; every step is repeatable. There is no queue and no task of its own here.
 
 mod balance;
+pub mod calibrate;
 pub mod causes;
 mod checksum;
 mod columns;

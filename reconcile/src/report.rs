@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use lake::LakeRoot;
 use object_store::ObjectStoreExt;
 use serde::{Deserialize, Serialize};
+use shared::bound::Coverage;
 use shared::id::CampaignId;
 use shared::money::{Currency, Overflow};
 use shared::rollup::RollupRow;
@@ -22,7 +23,7 @@ use crate::error::Error;
 use crate::settings::Settings;
 
 /// The version of the report's form.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// Where a day's report lies within the data root.
 #[must_use]
@@ -134,6 +135,8 @@ pub struct Report {
     pub campaign_hours_differing: u64,
     /// What explains the differences, in events.
     pub causes: Explanation,
+    /// How good the bounds were that the day was shown with; absent where speed showed nothing.
+    pub bounds: Option<Coverage>,
     /// Rows of all three grains that differed before.
     pub rows_differing: u64,
     /// The 24 hours.
@@ -224,6 +227,7 @@ impl Report {
             after: None,
             campaign_hours_differing: hours.iter().map(|h| h.campaigns_differing).sum(),
             causes,
+            bounds: None,
             rows_differing: hours.iter().map(|h| h.rows_differing).sum(),
             hours,
         })

@@ -14,13 +14,15 @@ use std::sync::Arc;
 use lake::LakeRoot;
 use lake::run_record::RunRecord;
 use serde::Serialize;
+use shared::bound::DayCalibration;
 use shared::money::Currency;
 use shared::rollup::RowVersion;
-use shared::serving_store::ServingStore;
+use shared::serving_store::{ServingStore, reached};
 use shared::telemetry::metric_names;
-use shared::time::{Clock, Day};
+use shared::time::{Clock, Day, Timestamp};
 
 use crate::balance::GrainSums;
+use crate::calibrate::{self, Samples};
 use crate::causes;
 use crate::correct;
 use crate::error::Error;
@@ -165,12 +167,17 @@ pub async fn run(
     let Some(record) = runs::newest(&deps.lake, day).await? else { return Ok(Outcome::NotReady { day }) };
     let gold = Gold::open(deps.lake.clone(), record).await?;
     let content = publish::content(&gold).await?;
-    let mut report = measure(deps, settings, &gold, progress).await?;
+    let (mut report, learnt) = measure(deps, settings, &gold, progress).await?;
     metrics::gauge!(metric_names::RECONCILE_DRIFT).set(u32::try_from(report.worst_ppm).unwrap_or(u32::MAX));
     if report.is_over_tolerance() && !request.force && report.status != Status::Corrected {
         report.status = Status::OverTolerance;
         report.save(&deps.data).await?;
         return Ok(Outcome::OverTolerance(summary(&report, 0, None)));
+    }
+    if let Some(learnt) = learnt {
+        let mut calibration = calibrate::load(&deps.data).await?;
+        calibration.learn(day, learnt);
+        calibrate::save(&deps.data, &calibration).await?;
     }
     let rows_changed = overwrite(deps, &gold, &mut report, progress).await?;
     metrics::counter!(metric_names::RECONCILE_ROWS).increment(rows_changed);
@@ -203,39 +210,63 @@ fn summary(report: &Report, rows_changed: u64, settlement: Option<SettlementSumm
 }
 
 /// Measures the day. What an earlier attempt of the same run measured is kept where it cannot be measured any
-/// more: for hours that attempt made exact, and wholly when it made all of them exact.
+/// more: for hours that attempt made exact, and wholly when it made all of them exact. Also what the day teaches about
+/// its provisional numbers, where speed showed any.
 async fn measure(
     deps: &Deps,
     settings: &Settings,
     gold: &Gold,
     progress: &(dyn Fn(Progress) + Sync),
-) -> Result<Report, Error> {
+) -> Result<(Report, Option<DayCalibration>), Error> {
     let record = gold.record();
     let version = RowVersion::reconciled(record.run);
     let earlier = Report::load(&deps.data, record.day).await?.filter(|r| r.run == record.run);
     let is_done = earlier.as_ref().is_some_and(|r| r.status == Status::Corrected);
     let mut hours: BTreeMap<_, Hour> = earlier.iter().flat_map(|r| &r.hours).map(|h| (h.hour, h.clone())).collect();
-    let (mut sums, mut fresh) = (GrainSums::default(), Vec::new());
+    let earlier_bounds = earlier.as_ref().and_then(|r| r.bounds);
+    let (mut sums, mut fresh, mut samples) = (GrainSums::default(), Vec::new(), Samples::default());
     for (n, hour) in record.day.hours().enumerate() {
         let exact = gold.hour(hour).await?;
         sums.add(&exact)?;
         let owner = correct::owner(deps.store.as_ref(), hour).await?;
         if !is_done && (owner != Some(version) || !hours.contains_key(&hour)) {
             let shown = deps.store.read_hour(hour).await?;
-            fresh.push(Measured::of(hour, correct::shown_by(owner, &shown), &shown, &exact)?);
+            let by = correct::shown_by(owner, &shown);
+            samples.add(hour, by, &shown, &exact)?;
+            fresh.push(Measured::of(hour, by, &shown, &exact)?);
         }
         progress(Progress::Measured(n + 1));
     }
     check(record, &sums)?;
     if let Some(earlier) = earlier.filter(|_| is_done) {
-        return Ok(earlier);
+        return Ok((earlier, None));
     }
     let candidates = causes::candidates(gold, &report::wanted(&fresh), settings.late_after.as_micros()).await?;
     for measured in fresh {
         let hour = measured.hour;
         hours.insert(hour, report::hour(measured, &candidates, settings.report_rows.div_ceil(HOURS))?);
     }
-    Ok(Report::of(record.day, record.run, hours.into_values().collect(), settings)?)
+    let mut report = Report::of(record.day, record.run, hours.into_values().collect(), settings)?;
+    let learnt = learn(deps, settings, gold, samples).await?;
+    report.bounds = earlier_bounds.or(learnt.as_ref().map(|l| l.coverage));
+    Ok((report, learnt))
+}
+
+/// What the day teaches, and how good the bounds were that other days had taught.
+async fn learn(
+    deps: &Deps,
+    settings: &Settings,
+    gold: &Gold,
+    mut samples: Samples,
+) -> Result<Option<DayCalibration>, Error> {
+    samples.read_arrivals(gold, settings.late_after.as_micros()).await?;
+    let bounds = calibrate::load(&deps.data).await?.bounds(Some(gold.record().day));
+    let as_of = reached(deps.store.writers().await?.values()).unwrap_or(Timestamp::MIN);
+    let Some(coverage) = samples.coverage(&bounds, as_of.min(deps.clock.now())) else { return Ok(None) };
+    let gauge = |ppm: u64| u32::try_from(ppm).unwrap_or(u32::MAX);
+    metrics::gauge!(metric_names::RECONCILE_BOUND_COVERAGE).set(gauge(coverage.inside_ppm));
+    metrics::gauge!(metric_names::RECONCILE_BOUND_WIDTH).set(gauge(coverage.median_width_ppm));
+    Ok(Some(samples.learn(gold.record().run, coverage)))
 }
 
 fn check(record: &RunRecord, sums: &GrainSums) -> Result<(), Error> {

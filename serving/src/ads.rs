@@ -12,6 +12,7 @@ use shared::rollup::TimeRange;
 use shared::time::HOUR;
 use utoipa::{IntoParams, ToSchema};
 
+use crate::Retention;
 use crate::access::Caller;
 use crate::answer;
 use crate::api_keys::Scope;
@@ -94,6 +95,7 @@ pub(crate) async fn aggregates(
     let (length, now) = (granularity.length(), context.now());
     let (from, to) = (asked.from.as_deref(), asked.to.as_deref());
     let range = params::time_range(from, to, now, length, HOUR.max(length), granularity.max_days())?;
+    Retention::check(context.settings.retention.minutes, &range, now)?;
     let (after, limit) = (paging::read(asked.cursor.as_deref())?, params::page_rows(asked.limit)?);
     let question = Question { ad, granularity, range, after, limit };
     let key = format!("ad|{}|{}|{:?}|{:?}|{limit}", question.ad, granularity.as_str(), question.range, question.after);
@@ -107,7 +109,8 @@ async fn make(context: &Context, question: Question) -> Result<Tile, ReportError
     let owned = context.store.owned_hours(range.start.floor(HOUR)..range.end).await?;
     let writers = context.store.writers().await?;
     let progress = freshness::progress(&writers, context.now(), context.settings.stale_after);
-    let rows = rows::series(&points, granularity.length(), &owned)?;
+    let judge = context.judge(progress.as_of).await;
+    let rows = rows::series(&points, granularity.length(), &owned, &judge)?;
     let (series, next) = paging::page(rows, after.as_ref(), limit);
     Tile::new(&AdSeries {
         ad_id: ad.to_string(),

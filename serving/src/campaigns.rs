@@ -12,6 +12,7 @@ use shared::rollup::TimeRange;
 use shared::time::{DAY, HOUR};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::Retention;
 use crate::access::Caller;
 use crate::answer;
 use crate::api_keys::Scope;
@@ -93,6 +94,7 @@ pub(crate) async fn hourly(
     let grouping = grouping(asked.group_by.as_deref())?;
     let now = context.now();
     let range = params::time_range(asked.from.as_deref(), asked.to.as_deref(), now, HOUR, DAY, MAX_DAYS)?;
+    Retention::check(context.settings.retention.hours, &range, now)?;
     let (after, limit) = (paging::read(asked.cursor.as_deref())?, params::page_rows(asked.limit)?);
     let question = Question { campaign, grouping, range, after, limit };
     let key = format!(
@@ -117,7 +119,8 @@ async fn make(context: &Context, question: Question) -> Result<Tile, ReportError
     let owned = context.store.owned_hours(range.clone()).await?;
     let writers = context.store.writers().await?;
     let progress = freshness::progress(&writers, context.now(), context.settings.stale_after);
-    let rows = rows::hours(points, grouping, progress.as_of)?;
+    let judge = context.judge(progress.as_of).await;
+    let rows = rows::hours(points, grouping, progress.as_of, &judge)?;
     let (buckets, next) = paging::page(rows, after.as_ref(), limit);
     Tile::new(&CampaignHours {
         campaign_id: campaign.to_string(),

@@ -10,6 +10,7 @@ use shared::time::{Clock, Timestamp};
 use tokio::sync::Semaphore;
 
 use crate::api_keys::{ApiKey, ApiKeyFile, ApiKeys};
+use crate::bounds::{Judge, KnownBounds};
 use crate::drift::DriftCards;
 use crate::error::KeysError;
 use crate::settings::Settings;
@@ -51,6 +52,7 @@ pub(crate) struct Context {
     pub(crate) settings: Settings,
     pub(crate) tiles: Tiles,
     pub(crate) drift_cards: DriftCards,
+    known_bounds: KnownBounds,
     pub(crate) streams: Arc<Semaphore>,
     pub(crate) shutdown: Shutdown,
     /// Whether the listener is reached from this machine only: the cookie is then sent without TLS.
@@ -74,11 +76,17 @@ impl Context {
             metrics_text: deps.metrics_text,
             tiles: Tiles::new(settings.tile_ttl),
             drift_cards: DriftCards::default(),
+            known_bounds: KnownBounds::default(),
             streams: Arc::new(Semaphore::new(usize::try_from(settings.max_streams).unwrap_or(1))),
             settings,
             shutdown,
             is_loopback,
         })
+    }
+
+    /// What puts error bounds beside numbers as of `as_of`.
+    pub(crate) async fn judge(&self, as_of: Option<Timestamp>) -> Judge {
+        Judge::new(self.known_bounds.current(&*self.objects, self.now()).await, as_of)
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -136,7 +136,23 @@ struct ReportForm {
     before: BTreeMap<String, PairForm>,
     after: Option<BTreeMap<String, PairForm>>,
     campaign_hours_differing: u64,
+    #[serde(default)]
+    bounds: Option<BoundsCard>,
     hours: Vec<HourForm>,
+}
+
+/// How good the error bounds were that a day was shown with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct BoundsCard {
+    /// Campaign hours shown.
+    windows: u64,
+    /// Those whose exact counts all lay within their bounds.
+    inside: u64,
+    /// The same per million.
+    inside_ppm: u64,
+    /// The median width of the bounds, per million of what was shown.
+    median_width_ppm: u64,
 }
 
 /// Shown beside exact, in one currency.
@@ -167,6 +183,8 @@ pub(crate) struct DayCard {
     before: Vec<ShownExact>,
     /// The same after, as read back; absent until then.
     after: Option<Vec<ShownExact>>,
+    /// How good the error bounds were; absent where the speed layer showed nothing, and for tenants.
+    bounds: Option<BoundsCard>,
     /// The published settlement's version, if there is one.
     settlement_version: Option<u32>,
 }
@@ -273,6 +291,7 @@ fn card(day: Day, report: &ReportForm, mine: Option<&BTreeSet<&str>>, settlement
         campaign_hours_differing: differing,
         before,
         after,
+        bounds: report.bounds.filter(|_| mine.is_none()),
         settlement_version,
     }
 }

@@ -38,14 +38,11 @@ pub(crate) struct Progress {
     pub(crate) ingest_p95_ms: u64,
 }
 
-/// The writers' progress at `now`. A writer that had no lag when it last flushed stood at that instant, however
-/// long ago its last event was.
+/// The writers' progress at `now`.
 pub(crate) fn progress(writers: &BTreeMap<u32, WriterStatus>, now: Timestamp, stale_after: Span) -> Progress {
     let mut progress = Progress::default();
-    let mut reached = Some(now);
+    let reached = shared::serving_store::reached(writers.values()).map(|at| at.min(now));
     for status in writers.values() {
-        let at = if status.lag == 0 { status.flushed_at.max(status.as_of) } else { status.as_of };
-        reached = reached.filter(|_| at > Timestamp::MIN).map(|r| r.min(at));
         progress.lag_records = progress.lag_records.saturating_add(status.lag);
         progress.ingest_p95_ms = progress.ingest_p95_ms.max(status.ingest_p95_ms);
         for (outcome, count) in &status.outcomes {

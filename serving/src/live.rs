@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use shared::id::CampaignId;
 use shared::money::{Overflow, micros_half_even};
-use shared::rollup::{Finality, TimeRange};
+use shared::rollup::{Counts, Finality, TimeRange};
 use shared::serving_store::{SeriesPoint, TopBy};
 use shared::time::{HOUR, MINUTE};
 use utoipa::ToSchema;
 
 use crate::api_keys::Tenant;
+use crate::bounds::{Judge, RowBounds};
 use crate::context::Context;
 use crate::drift::DayCard;
 use crate::freshness::{self, Freshness};
@@ -71,6 +72,9 @@ pub(crate) struct LiveMinute {
     impressions: u64,
     clicks: u64,
     conversions: u64,
+    /// Where the exact numbers lie; absent once the row is exact.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bounds: Option<RowBounds>,
     /// provisional, reconciled or settled.
     finality: String,
 }
@@ -88,6 +92,7 @@ pub(crate) async fn make(
     let progress = freshness::progress(&writers, context.now(), context.settings.stale_after);
     let owned = context.store.owned_hours(range.start.floor(HOUR)..range.end).await?;
     let is_exact = rows::is_exact(&range, &owned);
+    let judge = context.judge(progress.as_of).await;
     let top = context.store.top(range.clone(), TopBy::Clicks, TOP, mine.as_deref()).await?;
     let drawn = match campaign {
         Some(campaign) => vec![campaign],
@@ -96,7 +101,7 @@ pub(crate) async fn make(
     let mut campaigns = Vec::new();
     for id in drawn {
         let points = context.store.campaign_series(&id, range.clone()).await?;
-        campaigns.push(draw(&id, &points, &range)?);
+        campaigns.push(draw(&id, &points, &range, &judge)?);
     }
     let days = context.drift_cards.newest(&*context.objects, context.now(), mine.as_deref()).await?;
     Tile::new(&Live {
@@ -106,7 +111,7 @@ pub(crate) async fn make(
         ingest_p95_ms: progress.ingest_p95_ms,
         lag_records: progress.lag_records,
         campaigns,
-        top: top.iter().map(|l| TopRow::of(l, is_exact)).collect::<Result<_, _>>()?,
+        top: top.iter().map(|l| TopRow::of(l, &range, is_exact, &judge)).collect::<Result<_, _>>()?,
         outcomes: (*tenant == Tenant::Operator).then_some(progress.outcomes),
         days,
     })
@@ -123,18 +128,22 @@ fn busiest<'a>(lines: impl Iterator<Item = &'a CampaignId>) -> Vec<CampaignId> {
     ids
 }
 
-fn draw(id: &CampaignId, points: &[SeriesPoint], range: &TimeRange) -> Result<LiveCampaign, Overflow> {
+fn draw(id: &CampaignId, points: &[SeriesPoint], range: &TimeRange, judge: &Judge) -> Result<LiveCampaign, Overflow> {
     let mut minutes: BTreeMap<i64, LiveMinute> = BTreeMap::new();
     let mut nanos: BTreeMap<String, i128> = BTreeMap::new();
     for point in points {
         let offset = point.window_start.since(range.start) / MINUTE;
-        let empty = || LiveMinute { offset, impressions: 0, clicks: 0, conversions: 0, finality: String::new() };
+        let empty =
+            || LiveMinute { offset, impressions: 0, clicks: 0, conversions: 0, bounds: None, finality: String::new() };
         let bar = minutes.entry(offset).or_insert_with(empty);
         bar.impressions = bar.impressions.checked_add(point.counts.impressions).ok_or(Overflow)?;
         bar.clicks = bar.clicks.checked_add(point.counts.clicks).ok_or(Overflow)?;
         bar.conversions = bar.conversions.checked_add(point.counts.conversions).ok_or(Overflow)?;
         // One minute lies in one hour: all its points have one finality.
         Finality::as_str(point.finality).clone_into(&mut bar.finality);
+        let (impressions, clicks, conversions) = (bar.impressions, bar.clicks, bar.conversions);
+        let counts = Counts { impressions, clicks, conversions, cost_nanos: 0 };
+        bar.bounds = judge.row(point.window_start, MINUTE, &counts, point.finality);
         let sum = nanos.entry(point.currency.to_string()).or_default();
         *sum = sum.checked_add(point.counts.cost_nanos).ok_or(Overflow)?;
     }

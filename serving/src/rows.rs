@@ -13,6 +13,8 @@ use shared::sketch::{STANDARD_ERROR_PPM, Sketch};
 use shared::time::{HOUR, Timestamp};
 use utoipa::ToSchema;
 
+use crate::bounds::{Judge, RowBounds};
+
 /// The hours reconcile owns within a range.
 pub(crate) type OwnedHours = BTreeMap<Timestamp, RowVersion>;
 
@@ -67,6 +69,9 @@ pub(crate) struct SeriesRow {
     pub(crate) counted: Counted,
     /// Cost in micros of the currency, rounded half-even from exact nanos.
     pub(crate) cost_micros: i64,
+    /// Where the exact numbers lie; absent once the row is exact.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) bounds: Option<RowBounds>,
     /// provisional, reconciled or settled.
     pub(crate) finality: String,
     /// speed or batch.
@@ -87,6 +92,7 @@ pub(crate) fn series(
     points: &[SeriesPoint],
     length: i64,
     owned: &OwnedHours,
+    judge: &Judge,
 ) -> Result<BTreeMap<SeriesKey, SeriesRow>, Overflow> {
     let mut windows: BTreeMap<SeriesKey, Window> = BTreeMap::new();
     for point in points {
@@ -100,11 +106,14 @@ pub(crate) fn series(
         window.finality = window.finality.min(point.finality);
     }
     let row = |(key, window): (SeriesKey, Window)| {
+        let cost_micros = micros_half_even(window.counts.cost_nanos)?;
+        let bounds = judge.row(key.0, length, &window.counts, window.finality);
         let row = SeriesRow {
             minute: key.0.to_string(),
             currency: key.1.to_string(),
             counted: (&window.counts).into(),
-            cost_micros: micros_half_even(window.counts.cost_nanos)?,
+            cost_micros,
+            bounds: bounds.map(|b| b.with_cost(&window.counts, cost_micros)),
             finality: window.finality.as_str().to_owned(),
             source: source(window.finality).to_owned(),
         };
@@ -161,6 +170,9 @@ pub(crate) struct HourRow {
     pub(crate) uniques: u64,
     /// One standard error of `uniques`, in users.
     pub(crate) uniques_std_err: u64,
+    /// Where the exact numbers lie; absent once the row is exact.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) bounds: Option<RowBounds>,
     /// provisional, reconciled or settled.
     pub(crate) finality: String,
     /// speed or batch.
@@ -177,6 +189,7 @@ pub(crate) fn hours(
     points: Vec<CampaignHourPoint>,
     grouping: Grouping,
     as_of: Option<Timestamp>,
+    judge: &Judge,
 ) -> Result<BTreeMap<HourKey, HourRow>, Overflow> {
     let mut groups: BTreeMap<HourKey, (Window, Sketch)> = BTreeMap::new();
     for p in points {
@@ -190,7 +203,9 @@ pub(crate) fn hours(
         *users = if users.is_empty() { p.uniques } else { users.merge(&p.uniques) };
     }
     let row = |(key, (window, users)): (HourKey, (Window, Sketch))| {
-        let row = hour_row(key, &window, users.estimate(), as_of)?;
+        let bounds = judge.row(key.0, HOUR, &window.counts, window.finality);
+        let mut row = hour_row(key, &window, users.estimate(), as_of)?;
+        row.bounds = bounds.map(|b| b.with_cost(&window.counts, row.spend_micros).with_uniques(row.uniques));
         Ok((key, row))
     };
     groups.into_iter().map(row).collect()
@@ -210,6 +225,7 @@ fn hour_row(key: HourKey, window: &Window, uniques: u64, as_of: Option<Timestamp
         counted: (&window.counts).into(),
         spend_micros: micros_half_even(window.counts.cost_nanos)?,
         uniques,
+        bounds: None,
         uniques_std_err: uniques.saturating_mul(STANDARD_ERROR_PPM).div_ceil(1_000_000),
         finality: window.finality.as_str().to_owned(),
         source: source(window.finality).to_owned(),
@@ -223,6 +239,10 @@ mod tests {
     use shared::time::{DAY, MINUTE};
 
     use super::*;
+
+    fn judge() -> Judge {
+        Judge::new(std::sync::Arc::default(), None)
+    }
 
     fn points() -> impl Strategy<Value = Vec<SeriesPoint>> {
         let point = (0..3_000_i64, 0..9_u64, -(1_i128 << 70)..(1_i128 << 70), any::<bool>()).prop_map(
@@ -240,7 +260,7 @@ mod tests {
         #[test]
         fn every_granularity_adds_up_to_the_minutes(points in points()) {
             let sums = |length| {
-                let rows = series(&points, length, &OwnedHours::new()).unwrap();
+                let rows = series(&points, length, &OwnedHours::new(), &judge()).unwrap();
                 let mut sums: BTreeMap<String, (u64, u64, u64)> = BTreeMap::new();
                 for row in rows.values() {
                     let sum = sums.entry(row.currency.clone()).or_default();
@@ -273,7 +293,7 @@ mod tests {
             finality,
         };
         let finality = |points: &[SeriesPoint], owned: &OwnedHours| {
-            series(points, DAY, owned).unwrap().into_values().next().unwrap().finality
+            series(points, DAY, owned, &judge()).unwrap().into_values().next().unwrap().finality
         };
         let all: OwnedHours = (0..24).map(|h| (Timestamp(h * HOUR), RowVersion::reconciled(1))).collect();
         let mut but_one = all.clone();

@@ -14,9 +14,11 @@ use shared::serving_store::{TopBy, TopCampaign};
 use shared::time::{HOUR, MINUTE};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::Retention;
 use crate::access::Caller;
 use crate::answer;
 use crate::api_keys::Scope;
+use crate::bounds::{Judge, RowBounds};
 use crate::context::Context;
 use crate::freshness::{self, Freshness};
 use crate::params::{self, MAX_TOP, Params};
@@ -69,6 +71,9 @@ pub(crate) struct TopRow {
     pub(crate) counted: Counted,
     /// Cost in micros of the currency, rounded half-even from exact nanos.
     pub(crate) cost_micros: i64,
+    /// Where the exact numbers lie; absent once the row is exact.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) bounds: Option<RowBounds>,
     /// provisional, or reconciled where every hour of the range is exact.
     pub(crate) finality: String,
     /// speed or batch.
@@ -76,13 +81,16 @@ pub(crate) struct TopRow {
 }
 
 impl TopRow {
-    pub(crate) fn of(line: &TopCampaign, is_exact: bool) -> Result<Self, Overflow> {
+    pub(crate) fn of(line: &TopCampaign, range: &TimeRange, is_exact: bool, judge: &Judge) -> Result<Self, Overflow> {
         let finality = if is_exact { Finality::Reconciled } else { Finality::Provisional };
+        let cost_micros = micros_half_even(line.counts.cost_nanos)?;
+        let bounds = judge.row(range.start, range.end.since(range.start), &line.counts, finality);
         Ok(Self {
             campaign_id: line.campaign_id.to_string(),
             currency: line.currency.to_string(),
             counted: (&line.counts).into(),
-            cost_micros: micros_half_even(line.counts.cost_nanos)?,
+            cost_micros,
+            bounds: bounds.map(|b| b.with_cost(&line.counts, cost_micros)),
             finality: finality.as_str().to_owned(),
             source: rows::source(finality).to_owned(),
         })
@@ -125,6 +133,7 @@ pub(crate) async fn top(
     };
     let now = context.now();
     let range = params::time_range(asked.from.as_deref(), asked.to.as_deref(), now, MINUTE, HOUR, MAX_DAYS)?;
+    Retention::check(context.settings.retention.minutes, &range, now)?;
     let key = format!("top|{}|{name}|{n}|{range:?}", caller.tenant);
     let among = caller.campaigns(&context);
     let tile = context.tiles.get(key, now, make(&context, name, by, n, range, among)).await?;
@@ -144,11 +153,12 @@ async fn make(
     let writers = context.store.writers().await?;
     let progress = freshness::progress(&writers, context.now(), context.settings.stale_after);
     let is_exact = rows::is_exact(&range, &owned);
+    let judge = context.judge(progress.as_of).await;
     Tile::new(&TopReport {
         by: name.to_owned(),
         from: range.start.to_string(),
         to: range.end.to_string(),
         freshness: progress.of_range(&range, is_exact),
-        campaigns: lines.iter().map(|l| TopRow::of(l, is_exact)).collect::<Result<_, _>>()?,
+        campaigns: lines.iter().map(|l| TopRow::of(l, &range, is_exact, &judge)).collect::<Result<_, _>>()?,
     })
 }

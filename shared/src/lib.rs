@@ -1,11 +1,12 @@
 //! The vocabulary every layer speaks, and the ports through which layers meet.
 //!
 //! *click → log → speed → serving* and *log → lake → batch → reconcile → serving* use these words only:
-//! [`event::Event`] travels, [`verdict`] judges, [`price`] prices, [`rollup`] sums; [`event_log::EventLog`] and
+//! [`event::Event`] travels, [`verdict`] judges, [`price`] prices, [`rollup`] sums, [`bound`] says how far off; [`event_log::EventLog`] and
 //! [`serving_store::ServingStore`] are where the layers meet. Depends on no crate of ours. A thing moves here
 //! only when two crates need it.
 
 pub mod billed;
+pub mod bound;
 pub mod config;
 pub mod directory;
 pub mod error;

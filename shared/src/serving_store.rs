@@ -82,6 +82,18 @@ pub struct WriterStatus {
     pub campaign_p95_ms: BTreeMap<CampaignId, u64>,
 }
 
+/// The instant every writer has reached: what was accepted before it is shown. `None` while one has counted nothing
+/// yet. A writer that had no lag when it last flushed stood at that instant, however long ago its last event was.
+#[must_use]
+pub fn reached<'a>(writers: impl IntoIterator<Item = &'a WriterStatus>) -> Option<Timestamp> {
+    let mut reached = Some(Timestamp::MAX);
+    for status in writers {
+        let at = if status.lag == 0 { status.flushed_at.max(status.as_of) } else { status.as_of };
+        reached = reached.filter(|_| at > Timestamp::MIN).map(|r| r.min(at));
+    }
+    reached
+}
+
 /// What an upsert did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Upserted {
@@ -230,6 +242,11 @@ pub trait ServingStore: Send + Sync {
         n: usize,
         among: Option<&[CampaignId]>,
     ) -> Result<Vec<TopCampaign>, StoreError>;
+
+    /// Forgets minutes that start before `minutes` and hours before `hours` (both first instants of an hour), oldest
+    /// first and at most `at_most` rows of each grain; answers how many rows, 0 when all are gone. Ownership stays, so
+    /// that no late flush brings a forgotten hour back.
+    async fn forget(&self, minutes: Timestamp, hours: Timestamp, at_most: u64) -> Result<u64, StoreError>;
 
     /// What every writer last told about itself.
     async fn writers(&self) -> Result<BTreeMap<u32, WriterStatus>, StoreError>;

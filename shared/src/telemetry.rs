@@ -46,8 +46,14 @@ pub mod metric_names {
     pub const LAKE_COMMITS: &str = "clickledger_lake_commits_total";
     /// The largest drift of the day that was reconciled last, parts per million of the exact value.
     pub const RECONCILE_DRIFT: &str = "clickledger_reconcile_drift_ppm";
+    /// Campaign hours of the day that was reconciled last whose exact counts lay within their bounds, per million.
+    pub const RECONCILE_BOUND_COVERAGE: &str = "clickledger_reconcile_bound_inside_ppm";
+    /// The median width of those bounds, per million of what was shown.
+    pub const RECONCILE_BOUND_WIDTH: &str = "clickledger_reconcile_bound_width_ppm";
     /// Rows of the serving store that reconcile overwrote or removed.
     pub const RECONCILE_ROWS: &str = "clickledger_reconcile_rows_total";
+    /// Rows of the serving store that were past their retention and removed.
+    pub const SERVING_FORGOTTEN: &str = "clickledger_serving_forgotten_rows_total";
     /// Settlements published.
     pub const RECONCILE_SETTLEMENTS: &str = "clickledger_reconcile_settlements_total";
 }

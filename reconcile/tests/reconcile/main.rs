@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failure here must stop the test
 
+mod bounds;
 mod crash;
 mod keys;
 mod law;

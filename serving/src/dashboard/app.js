@@ -163,6 +163,11 @@ function dayCard(day) {
   const badge = make("span", { class: `tag ${day.settlementVersion ? "settled" : "provisional"}` }, settled);
   const card = make("article", { class: "card" }, make("div", { class: "card-head" }, make("h3", {}, day.day), badge));
   card.append(make("p", { class: "note" }, `${STATUS[day.status] || day.status} · ${whole.format(day.campaignHoursDiffering)} campaign hours were off`));
+  if (day.bounds) {
+    const { windows, insidePpm, medianWidthPpm } = day.bounds;
+    const percent = (ppm) => `${(ppm / 10_000).toFixed(1)} %`;
+    card.append(make("p", { class: "note" }, `${percent(insidePpm)} of ${whole.format(windows)} campaign hours were within their error bounds (median width ${percent(medianWidthPpm)})`));
+  }
   for (const before of day.before) {
     const head = make("tr", {}, ...[before.currency === "XXX" ? "no currency" : before.currency, "shown", "exact", "off before", "off after"].map((text) => make("th", { scope: "col" }, text)));
     card.append(make("div", { class: "scroll" }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...dayRows(before, day.after)))));

@@ -40,6 +40,11 @@ fn faults(document: &Value, schema: &Value, value: &Value, place: &str) -> Vec<S
     if let Some(reference) = schema["$ref"].as_str() {
         return faults(document, document.pointer(reference.trim_start_matches('#')).unwrap(), value, place);
     }
+    // What may be absent is described as null or the thing itself.
+    let thing = schema["oneOf"].as_array().and_then(|all| all.iter().find(|one| one["$ref"].is_string()));
+    if let Some(thing) = thing.filter(|_| !value.is_null()) {
+        return faults(document, thing, value, place);
+    }
     let parts: Vec<&Value> = schema["allOf"].as_array().map_or(vec![schema], |all| all.iter().collect());
     let resolve = |part: &Value| match part["$ref"].as_str() {
         Some(reference) => document.pointer(reference.trim_start_matches('#')).unwrap().clone(),

@@ -47,7 +47,12 @@ async fn an_ads_minutes_carry_counts_rounded_cost_currency_and_finality() {
     api.flush(1, rows).await;
     let answer = api.get(&format!("/api/v1/ads/a1/aggregates?{HOUR_RANGE}"), &api.tenant).await;
     assert_eq!(answer.status, 200);
-    let body = answer.json();
+    let mut body = answer.json();
+    let bounds = body["series"][0].as_object_mut().unwrap().remove("bounds").unwrap();
+    let range = |of: &str| (bounds[of]["low"].as_i64().unwrap(), bounds[of]["high"].as_i64().unwrap());
+    for (of, shown) in [("impressions", 20), ("clicks", 2), ("conversions", 1), ("costMicros", 2)] {
+        assert!(range(of).0 < shown && shown < range(of).1, "{of}: {bounds}");
+    }
     let expected = serde_json::json!({
         "minute": "2026-01-05T10:00:00Z", "currency": "EUR", "impressions": 20, "clicks": 2, "conversions": 1,
         "costMicros": 2, "finality": "provisional", "source": "speed",
@@ -91,6 +96,7 @@ async fn finality_goes_from_provisional_to_reconciled_to_settled_and_back_while_
         let (ad, hour) = (&ad["series"][0], &hours["buckets"][0]);
         assert_eq!(ad["finality"], hour["finality"]);
         assert_eq!(ad["source"], if ad["finality"] == "provisional" { "speed" } else { "batch" });
+        assert_eq!(ad["bounds"].is_object(), ad["finality"] == "provisional", "exact rows need no bounds");
         (ad["finality"].as_str().unwrap().to_owned(), ad["clicks"].as_u64().unwrap(), hours["asOf"].clone())
     };
     assert_eq!(seen().await.0, "provisional");
