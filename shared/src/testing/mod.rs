@@ -1,6 +1,6 @@
 //! What tests of several crates share (feature `testing`): conformance suites and generators.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)] // test code: a failure here must stop the test
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // test code: a failure here must stop the test
 
 pub mod conformance;
 mod memory_serving_store;
