@@ -31,7 +31,7 @@ impl EventLog for Flaky {
             return self.log.append(records).await;
         }
         self.failures.store(left - 1, Ordering::SeqCst);
-        if left % 2 == 0 {
+        if left.is_multiple_of(2) {
             let half = records[..records.len() / 2].to_vec();
             assert_eq!(self.log.append(half.clone()).await?.len(), half.len());
         }
