@@ -1,4 +1,5 @@
 //! Kafka as an event log, against a real broker: the conformance suite, and what only Kafka can get wrong.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
 
 use std::sync::Arc;
 use std::time::Duration;
