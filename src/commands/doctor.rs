@@ -26,6 +26,7 @@ enum Found {
 }
 
 pub(super) async fn run(parts: &Parts, output: Output) -> super::Done {
+    #[cfg_attr(not(feature = "kafka"), allow(unused_mut))] // without it there is nothing to add
     let mut checks: Vec<(&str, Found)> = vec![
         ("data folder", folder(parts)),
         ("disk sync", sync(parts)),
