@@ -1,3 +1,5 @@
+//! The memory of event ids against a plain map with a window, and its promises one by one.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

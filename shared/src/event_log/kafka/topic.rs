@@ -12,6 +12,11 @@ use rdkafka::error::RDKafkaErrorCode;
 use super::{ANSWER_WITHIN, Settings, ask, client, create, reader_config, unavailable};
 use crate::event_log::LogError;
 
+/// How often a new topic is looked for, [`BETWEEN_LOOKS`] apart, before its making counts as unknown: ten seconds.
+const LOOKS: u32 = 200;
+/// The pause between two looks.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
+
 /// What a topic is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topic {
@@ -70,10 +75,14 @@ pub async fn ensure(settings: &Settings, topic: &Topic) -> Result<bool, LogError
         }
     }
     // A topic is made before every broker knows of it.
-    while partitions(&asker, &topic.name).await?.is_none() {
-        crate::time::sleep(Duration::from_millis(50)).await;
+    for _ in 0..LOOKS {
+        if partitions(&asker, &topic.name).await?.is_some() {
+            return Ok(true);
+        }
+        crate::time::sleep(BETWEEN_LOOKS).await;
     }
-    Ok(true)
+    let source = std::io::ErrorKind::TimedOut.into();
+    Err(LogError::Unavailable { doing: format!("waiting for the new topic {}", topic.name), source })
 }
 
 /// Where a topic falls short of what the guarantees need: sentences that say what to change.
