@@ -276,7 +276,8 @@ pub enum Prices {
     Import {
         /// The file.
         file: PathBuf,
-        /// Only say what would change: which campaign from when, on which open and settled days.
+        /// Only say what would change: which campaign from when, on which open and settled days, and the cost of the open
+        /// ones (their events are counted again under both price books).
         #[arg(long)]
         dry_run: bool,
         /// Take prices of campaigns that the ad directory does not know.
@@ -603,7 +604,7 @@ pub enum Privacy {
         /// The person's userPseudoId; - reads it from standard input.
         #[arg(long, value_name = "USER_PSEUDO_ID")]
         subject: String,
-        /// What becomes of settled counts.
+        /// What becomes of what the person's events were billed at.
         #[arg(long, value_enum, default_value_t = ErasePolicy::Keep)]
         policy: ErasePolicy,
         /// Only say what would be rewritten.
@@ -614,21 +615,13 @@ pub enum Privacy {
     List,
 }
 
-/// What an erasure does to settled counts.
+/// What an erasure does to bills.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ErasePolicy {
-    /// They stay: a count says nothing about a person.
+    /// Counts and cost stay: they say nothing about a person.
     Keep,
-}
-
-impl ErasePolicy {
-    /// The word used in records.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Keep => "keep",
-        }
-    }
+    /// They are taken back by adjustments (reason privacy_erasure), which the next reconcile run settles.
+    Adjust,
 }
 
 /// `keys …`.

@@ -110,6 +110,34 @@ fn a_price_import_says_which_days_it_would_touch_before_it_is_made() {
     assert_eq!(ledger.ok(&["batch", "run", "--date", DAY]).json()["outcome"], "restated");
 }
 
+#[test]
+fn a_price_import_says_what_it_would_cost_on_open_days_before_it_is_made() {
+    let ledger = Ledger::new();
+    ledger.ok(&["keys", "create", "signing"]);
+    let history = ["--events", "3000", "--days", "1", "--from", DAY, "--to", "history.ndjson"];
+    ledger.ok(&[&["simulate"][..], &history].concat());
+    ledger.ok(&["prices", "import", "history.prices.csv"]);
+    ledger.ok(&["import", "history.ndjson"]);
+    ledger.ok(&["lake", "--drain"]);
+    // From noon on one campaign pays by the impression.
+    let csv = "campaignId,model,priceMicros,currency,validFrom\ncamp-0,cpm,77000000,EUR,2026-01-05T12:00:00Z\n";
+    std::fs::write(ledger.path().join("new.csv"), csv).unwrap();
+    let import = ["prices", "import", "new.csv", "--dry-run"];
+    let never_run = ledger.ok(&import).json();
+    let euros = |run: &Value| -> i128 { run["totals"]["EUR"]["costNanos"].as_str().unwrap().parse().unwrap() };
+    let before = euros(&ledger.ok(&["batch", "run", "--date", DAY]).json());
+    let told = ledger.ok(&import).json();
+    assert_eq!(told["costs"], never_run["costs"], "whether the day was run before or not");
+    assert_eq!(told["days"]["open"], serde_json::json!([DAY]));
+    let costs = told["costs"].as_array().unwrap();
+    assert!(costs.iter().all(|c| c["campaignId"] == "camp-0") && !costs.is_empty(), "{costs:?}");
+    let euro_costs = costs.iter().filter(|c| c["currency"] == "EUR");
+    let change: i128 = euro_costs.map(|c| c["changeNanos"].as_str().unwrap().parse::<i128>().unwrap()).sum();
+    ledger.ok(&import[..3]);
+    let after = euros(&ledger.ok(&["batch", "run", "--date", DAY]).json());
+    assert!(change != 0 && change == after - before, "{costs:?}: {before} → {after}");
+}
+
 fn delta_log(ledger: &Ledger) -> Vec<PathBuf> {
     let folder = ledger.data().join("lake/bronze/events/_delta_log");
     let mut commits: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();

@@ -224,3 +224,42 @@ async fn an_erased_person_is_in_no_file_and_every_bill_and_settlement_stays() {
     gateway.kill().unwrap();
     gateway.wait().unwrap();
 }
+
+/// Of the person's 80 clicks half are a bot's; the other 40 were billed at a quarter of a euro.
+const THEIRS: i64 = 40;
+const THEIRS_MICROS: i64 = THEIRS * 250_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_erasure_under_the_policy_adjust_takes_back_what_was_billed_and_only_once() {
+    let ledger = Ledger::new();
+    furnish(&ledger);
+    history(&ledger);
+    let erase = ["privacy", "erase", "--subject", PERSON, "--policy", "adjust"];
+    let early = ledger.run(&erase);
+    assert!(early.code == 2 && early.stderr.contains("run batch first"), "{}{}", early.code, early.stderr);
+    ledger.ok(&["batch", "run", "--date", DAY]);
+    ledger.ok(&["reconcile", "run", "--force", "--date", DAY]);
+    let manifest = |version: u32| -> Value {
+        let path = ledger.data().join(format!("settlement/day={DAY}/v={version}/manifest.json"));
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    };
+    let due = |version: u32| manifest(version)["dueMicros"]["EUR"].as_i64().unwrap();
+
+    assert_eq!(ledger.ok(&[&erase[..], &["--dry-run"]].concat()).json()["adjustments"], 1);
+    let done = ledger.ok(&erase).json();
+    assert_eq!((&done["adjustments"], &done["policy"]), (&json!(1), &json!("adjust")));
+    let posted: Value =
+        serde_json::from_str(&ledger.ok(&["adjust", "list", "--date", DAY, "--output", "json"]).stdout).unwrap();
+    assert_eq!((&posted[0]["clicks"], &posted[0]["amountMicros"]), (&json!(-THEIRS), &json!(-THEIRS_MICROS)));
+    assert_eq!((&posted[0]["reason"], &posted[0]["signature"]), (&json!("privacy_erasure"), &json!("holds")));
+    ledger.ok(&["reconcile", "run", "--force", "--date", DAY]);
+    assert_eq!(due(2), due(1) - THEIRS_MICROS);
+    let folder = ledger.data().join(format!("settlement/day={DAY}/v=2"));
+    assert_eq!(ledger.ok(&["settlement", "verify", folder.to_str().unwrap()]).json()["sound"], true);
+
+    // Again: there is nobody to erase and nothing to take back, even from a ledger that lost the adjustment's commit.
+    assert_eq!(ledger.ok(&erase).json()["adjustments"], 0);
+    std::fs::remove_dir_all(ledger.data().join("lake/ledger/adjustments")).unwrap();
+    assert_eq!(ledger.ok(&erase).json()["adjustments"], 1, "the record of the erasure says what to take back");
+    assert_eq!(traces_in_tables(&ledger.data().join("lake"), PERSON).await, 0);
+}

@@ -19,9 +19,10 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use shared::config::{Problem, Span};
 use shared::http::address::limit_key;
+use shared::private_file::{self, FileError};
 use shared::time::Timestamp;
 
-use crate::keys::{KeyError, replace_private};
+use crate::keys::KeyError;
 
 /// Fills a buffer with random bytes from the system's cryptographic generator.
 pub type Chance = Arc<dyn Fn(&mut [u8]) -> io::Result<()> + Send + Sync>;
@@ -115,7 +116,7 @@ impl Salts {
             Some(salt) => salt.clone(),
             None => {
                 let mut bytes = [0; 32];
-                let none = |source| KeyError::Io { doing: "draw a salt for", path: PathBuf::from("ipHash"), source };
+                let none = |source| FileError { doing: "draw a salt for", path: PathBuf::from("ipHash"), source };
                 (self.chance)(&mut bytes).map_err(none)?;
                 Salt(bytes)
             }
@@ -174,11 +175,7 @@ struct StoredSalt {
 
 fn load(path: &Path) -> Result<ByEpoch, KeyError> {
     let malformed = |why: String| KeyError::Malformed { path: path.to_owned(), why };
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ByEpoch::new()),
-        Err(source) => return Err(KeyError::Io { doing: "read", path: path.to_owned(), source }),
-    };
+    let Some(bytes) = private_file::read(path)? else { return Ok(ByEpoch::new()) };
     let file: SaltFile =
         serde_json::from_slice(&bytes).map_err(|e| malformed(format!("line {}, column {}", e.line(), e.column())))?;
     let salt = |stored: StoredSalt| {
@@ -195,5 +192,5 @@ fn save(path: &Path, salts: &ByEpoch) -> Result<(), KeyError> {
         epoch_start: Timestamp(*epoch).to_string(),
         secret: URL_SAFE_NO_PAD.encode(salt.0),
     });
-    replace_private(path, &SaltFile { salts: stored.collect() })
+    Ok(private_file::replace(path, &SaltFile { salts: stored.collect() })?)
 }

@@ -4,15 +4,15 @@
 //! replaced atomically. Randomness comes in as a parameter. Never: prints a secret.
 
 use std::fmt;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
-use shared::error::{ErrorKind, io_kind};
+use shared::error::ErrorKind;
 use shared::id::RefId;
+use shared::private_file::{self, FileError};
 use shared::time::Timestamp;
 
 /// The most keys that verify at once.
@@ -77,15 +77,8 @@ pub enum KeyError {
         why: String,
     },
     /// The disk said no.
-    #[error("cannot {doing} {path}: {source}")]
-    Io {
-        /// What was attempted.
-        doing: &'static str,
-        /// On which file.
-        path: PathBuf,
-        /// Why it failed.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] FileError),
 }
 
 impl KeyError {
@@ -94,13 +87,8 @@ impl KeyError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Taken(_) | Self::TooMany | Self::Unknown(_) | Self::Malformed { .. } => ErrorKind::Invalid,
-            Self::Io { source, .. } => io_kind(source),
+            Self::Io(error) => error.kind(),
         }
-    }
-
-    fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_owned();
-        move |source| Self::Io { doing, path, source }
     }
 }
 
@@ -122,11 +110,7 @@ impl SigningKeys {
     /// # Errors
     /// [`KeyError::Malformed`] or [`KeyError::Io`].
     pub fn load(path: &Path) -> Result<Self, KeyError> {
-        match std::fs::read(path) {
-            Ok(bytes) => Self::parse(&bytes, path),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(KeyError::io("read", path)(error)),
-        }
+        private_file::read(path)?.map_or_else(|| Ok(Self::default()), |bytes| Self::parse(&bytes, path))
     }
 
     fn parse(bytes: &[u8], path: &Path) -> Result<Self, KeyError> {
@@ -162,7 +146,7 @@ impl SigningKeys {
             status: k.status,
             created_at: k.created_at.to_string(),
         });
-        replace_private(path, &KeyFile { keys: keys.collect() })
+        Ok(private_file::replace(path, &KeyFile { keys: keys.collect() })?)
     }
 
     /// Adds an active key made of `secret` (32 random bytes).
@@ -229,35 +213,6 @@ struct StoredKey {
     created_at: String,
 }
 
-/// Writes `content` as JSON at `path` for its owner only: beside it, synced, then renamed over it.
-///
-/// # Errors
-/// [`KeyError::Io`]; the old file is then still there.
-pub fn replace_private(path: &Path, content: &impl Serialize) -> Result<(), KeyError> {
-    let text = serde_json::to_vec_pretty(content).map_err(io::Error::from);
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).map_err(KeyError::io("create the folder of", path))?;
-    let beside = path.with_extension("json.tmp");
-    text.and_then(|text| write_private(&beside, &text)).map_err(KeyError::io("write", &beside))?;
-    std::fs::rename(&beside, path).map_err(KeyError::io("replace", path))?;
-    std::fs::File::open(folder).and_then(|f| f.sync_all()).map_err(KeyError::io("sync the folder of", path))
-}
-
-fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    // A file left by a crash may have other rights: begin anew.
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
-}
-
 /// The keys in use: [`KeyRing::current`] for readers, [`KeyRing::refresh`] on a timer.
 #[derive(Debug)]
 pub struct KeyRing {
@@ -294,11 +249,7 @@ impl KeyRing {
     /// As [`SigningKeys::load`]; the keys in use stay.
     pub fn refresh(&self) -> Result<bool, KeyError> {
         let Some(path) = &self.path else { return Ok(false) };
-        let bytes = match std::fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(KeyError::io("read", path)(error)),
-        };
+        let bytes = private_file::read(path)?.unwrap_or_default();
         if bytes == self.current.read().unwrap_or_else(PoisonError::into_inner).0 {
             return Ok(false);
         }

@@ -18,7 +18,8 @@ use object_store::ObjectStoreExt;
 use shared::error::ErrorKind;
 use shared::time::Timestamp;
 
-use crate::erasures::{self, Erasure, Erasures, State, Twin};
+use crate::billed_sums::BilledSums;
+use crate::erasures::{self, Erasure, Erasures, Policy, State, Twin};
 use crate::error::Error;
 use crate::file::{NewFile, ParquetFile};
 use crate::maintenance::Pin;
@@ -41,8 +42,8 @@ const MAX_SWAPS: usize = 20;
 pub struct Request {
     /// A keyed hash of the person's pseudonym.
     pub subject_hash: String,
-    /// What becomes of settled counts.
-    pub policy: String,
+    /// What becomes of what the person's events were billed at.
+    pub policy: Policy,
     /// When the event log has forgotten what it still holds.
     pub log_forgets_at: Timestamp,
     /// Only say what would be done.
@@ -97,11 +98,13 @@ async fn plan(
         number: erasures.next_number(),
         state: State::Planned,
         subject: request.subject_hash.clone(),
-        policy: request.policy.clone(),
+        policy: request.policy,
         at: root.clock().now(),
         log_forgets_at: request.log_forgets_at,
         tables: BTreeMap::new(),
+        billed: Vec::new(),
     };
+    let mut billed = BilledSums::default();
     let stem = format!("erased-{:06}-{}", record.number, record.at.0);
     for def in TABLES {
         let table = Table::open(root, def).await?;
@@ -109,9 +112,12 @@ async fn plan(
         let erased = record.tables.entry(def.name.to_owned()).or_default();
         for (n, file) in candidates.kept.into_iter().enumerate() {
             let stem = format!("{stem}-{n:06}");
-            if let Some((rows, twin)) = twin(&table, file, subject, &stem, request.dry_run).await? {
-                erased.rows += rows;
-                erased.twins.push(twin);
+            let is_current = candidates.current.contains(&file.path);
+            let Some((named, twin)) = twin(&table, file, subject, &stem, request.dry_run).await? else { continue };
+            erased.rows += named.rows;
+            erased.twins.push(twin);
+            if is_current {
+                billed.merge(named.billed)?;
             }
         }
         for file in candidates.unneeded {
@@ -120,12 +126,18 @@ async fn plan(
             }
         }
     }
+    if request.policy == Policy::Adjust {
+        all_are_judged(root, &record).await?;
+        record.billed = billed.sums();
+    }
     let found = record.tables.values().any(|t| !t.twins.is_empty() || !t.dropped.is_empty());
     Ok(found.then_some(record))
 }
 
 /// The committed files of a table.
 struct Candidates {
+    /// The paths of the newest version.
+    current: BTreeSet<String>,
     /// What the newest version or a pin needs.
     kept: Vec<DataFile>,
     /// What only versions need that nobody pinned.
@@ -135,6 +147,7 @@ struct Candidates {
 async fn candidates(table: &Table, erasures: &Erasures, pins: &[Pin]) -> Result<Candidates, Error> {
     let name = table.def().name;
     let mut kept: BTreeMap<String, DataFile> = table.files()?.into_iter().map(|f| (f.path.clone(), f)).collect();
+    let current = kept.keys().cloned().collect();
     let versions: BTreeSet<u64> = pins.iter().filter(|p| p.table == name).map(|p| p.version).collect();
     for version in versions {
         for file in table.at_version(version).await?.files()? {
@@ -168,7 +181,7 @@ async fn candidates(table: &Table, erasures: &Erasures, pins: &[Pin]) -> Result<
             modified_millis: 0,
         });
     }
-    Ok(Candidates { kept: kept.into_values().collect(), unneeded })
+    Ok(Candidates { current, kept: kept.into_values().collect(), unneeded })
 }
 
 /// A pinned file under the name it has today; its rows and ranges are the same.
@@ -198,24 +211,35 @@ async fn names(table: &Table, file: &DataFile, subject: &Subject) -> Result<bool
     tokio::task::spawn_blocking(search).await?
 }
 
-/// The file without the person, stored (but in a dry run), and how many rows lost something; `None` where nothing did.
+/// What a file says of the person.
+#[derive(Default)]
+struct Named {
+    rows: u64,
+    billed: BilledSums,
+}
+
+/// The file without the person, stored (but in a dry run), and what it said of them; `None` where that is nothing.
 async fn twin(
     table: &Table,
     file: DataFile,
     subject: &Subject,
     stem: &str,
     dry_run: bool,
-) -> Result<Option<(u64, Twin)>, Error> {
+) -> Result<Option<(Named, Twin)>, Error> {
     if !names(table, &file, subject).await? {
         return Ok(None);
     }
     let (rows, subject, mut made) =
         (table.read(&file, None).await?, subject.clone(), ParquetFile::new(table.def(), file.day, stem)?);
+    let (day, has_bill) = (file.day, table.def().name == SILVER_EVENTS.name);
     let write = move || {
-        let mut named = 0;
+        let mut named = Named::default();
         for batch in rows {
             let batch = batch?;
-            named += subject.rows_named(&batch);
+            named.rows += subject.rows_named(&batch);
+            if has_bill {
+                named.billed.add(day, &batch, |row| subject.is_theirs(&batch, row))?;
+            }
             made.write(&subject.erase(&batch)?)?;
         }
         Ok::<_, Error>((named, made.finish()?))
@@ -224,6 +248,20 @@ async fn twin(
     let new = if dry_run { encoded.file } else { table.store(encoded).await? };
     let new = OutputFile { path: new.path, bytes: new.size, rows: new.rows, sha256: new.sha256 };
     Ok(Some((named, Twin { old: file.path, day: file.day, new })))
+}
+
+/// A bill can only be taken back once it is made: every day of the person has to have been judged.
+async fn all_are_judged(root: &LakeRoot, record: &Erasure) -> Result<(), Error> {
+    let days = |name: &str| -> BTreeSet<_> {
+        record.tables.get(name).into_iter().flat_map(|t| &t.twins).map(|twin| twin.day).collect()
+    };
+    let judged: BTreeSet<_> = Table::open(root, &SILVER_EVENTS).await?.files()?.iter().map(|f| f.day).collect();
+    match days(BRONZE_EVENTS.name).difference(&judged).next() {
+        None => Ok(()),
+        Some(day) => Err(Error::Invalid(format!(
+            "{day} has events of the person and no batch run yet, so what to take back is not known: run batch first"
+        ))),
+    }
 }
 
 /// Swaps and removes what the record names, then says so in it.

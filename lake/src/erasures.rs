@@ -13,12 +13,34 @@ use object_store::{ObjectStoreExt, PutMode, PutOptions};
 use serde::{Deserialize, Serialize};
 use shared::time::{Day, Timestamp};
 
+use crate::billed_sums::BilledSum;
 use crate::error::Error;
 use crate::root::LakeRoot;
 use crate::run_record::{OutputFile, RunRecord};
 
 /// The folder of the records within the lake.
 const FOLDER: &str = "erasures";
+
+/// What becomes of what an erased person's events were billed at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Policy {
+    /// It stays: a count says nothing about a person.
+    Keep,
+    /// It is taken back by adjustments, one for each of the record's sums.
+    Adjust,
+}
+
+impl Policy {
+    /// The word used in records.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::Adjust => "adjust",
+        }
+    }
+}
 
 /// How far an erasure is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,14 +62,17 @@ pub struct Erasure {
     pub state: State,
     /// A keyed hash of the person's pseudonym.
     pub subject: String,
-    /// What became of settled counts: `keep`.
-    pub policy: String,
+    /// What became of what the person's events were billed at.
+    pub policy: Policy,
     /// When it was asked for.
     pub at: Timestamp,
     /// When the event log has forgotten what it still holds.
     pub log_forgets_at: Timestamp,
     /// What it did to each table.
     pub tables: BTreeMap<String, ErasedTable>,
+    /// What the person's events were billed at, under [`Policy::Adjust`]: nobody could find it out again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub billed: Vec<BilledSum>,
 }
 
 /// What an erasure did to one table.

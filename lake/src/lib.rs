@@ -9,6 +9,7 @@
 //! rows up to them. Deletes nothing but what [`maintenance`] and [`erase`] may.
 
 pub mod archiver;
+pub mod billed_sums;
 mod buffer;
 mod change;
 mod commit;

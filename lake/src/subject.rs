@@ -61,7 +61,8 @@ impl Subject {
         (0..batch.num_rows()).filter(|row| self.is_theirs(batch, *row) || self.is_named(batch, *row)).count() as u64
     }
 
-    fn is_theirs(&self, batch: &RecordBatch, row: usize) -> bool {
+    /// Whether the event of a row is the person's.
+    pub(crate) fn is_theirs(&self, batch: &RecordBatch, row: usize) -> bool {
         text(batch, PSEUDONYM, row) == Some(&*self.id)
     }
 

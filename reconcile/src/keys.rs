@@ -4,14 +4,13 @@
 //! On crash: the old file or the new one; the public list is written anew from it by whoever signs next.
 //! Never: shows a secret; says in an error what a file holds.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
-use shared::error::{ErrorKind, io_kind};
+use shared::error::ErrorKind;
+use shared::private_file::{self, FileError};
 use shared::time::Timestamp;
 
 use crate::error::Error;
@@ -43,15 +42,8 @@ pub enum KeyError {
         line: usize,
     },
     /// The disk said no.
-    #[error("cannot {doing} {path}: {source}")]
-    Io {
-        /// What was attempted.
-        doing: &'static str,
-        /// On which file.
-        path: PathBuf,
-        /// Why it failed.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] FileError),
 }
 
 impl KeyError {
@@ -60,7 +52,7 @@ impl KeyError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Exists(_) | Self::Seed(_) | Self::Unknown(_) | Self::Malformed { .. } => ErrorKind::Invalid,
-            Self::Io { source, .. } => io_kind(source),
+            Self::Io(error) => error.kind(),
         }
     }
 }
@@ -239,12 +231,11 @@ impl KeyFile {
     /// # Errors
     /// [`KeyError::Malformed`], [`KeyError::Io`].
     pub fn load(&self) -> Result<SettlementKeys, KeyError> {
-        match std::fs::read(&self.path) {
+        match private_file::read(&self.path)? {
             // serde's own message may quote the content, so only the place is told.
-            Ok(bytes) => serde_json::from_slice(&bytes)
+            Some(bytes) => serde_json::from_slice(&bytes)
                 .map_err(|e| KeyError::Malformed { path: self.path.clone(), line: e.line() }),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(SettlementKeys::default()),
-            Err(e) => Err(self.io("read")(e)),
+            None => Ok(SettlementKeys::default()),
         }
     }
 
@@ -253,39 +244,12 @@ impl KeyFile {
     /// # Errors
     /// Those of the file, or of `change`: then nothing is stored.
     pub fn edit<T>(&self, change: impl FnOnce(&mut SettlementKeys) -> Result<T, KeyError>) -> Result<T, KeyError> {
-        let folder = self.path.parent().unwrap_or(Path::new("."));
-        std::fs::create_dir_all(folder).map_err(self.io("make the folder of"))?;
-        let lock = private_file(&self.path.with_extension("lock")).map_err(self.io("lock"))?;
-        lock.lock().map_err(self.io("lock"))?;
+        let _lock = private_file::lock(&self.path)?;
         let mut keys = self.load()?;
         let done = change(&mut keys)?;
-        self.store(folder, &keys).map_err(self.io("write"))?;
+        private_file::replace(&self.path, &keys)?;
         Ok(done)
     }
-
-    fn store(&self, folder: &Path, keys: &SettlementKeys) -> io::Result<()> {
-        let new = self.path.with_extension("new");
-        let mut file = private_file(&new)?;
-        file.set_len(0)?;
-        file.write_all(&serde_json::to_vec_pretty(keys)?)?;
-        file.sync_all()?;
-        std::fs::rename(&new, &self.path)?;
-        File::open(folder)?.sync_all()
-    }
-
-    fn io(&self, doing: &'static str) -> impl FnOnce(io::Error) -> KeyError + use<> {
-        let path = self.path.clone();
-        move |source| KeyError::Io { doing, path, source }
-    }
-}
-
-/// Opens or makes a file that only its owner may read.
-fn private_file(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
 }
 
 /// The number of the settlement that comes next.

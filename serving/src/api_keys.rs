@@ -7,15 +7,14 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use shared::id::AdvertiserId;
+use shared::private_file;
 use shared::time::Timestamp;
 
 use crate::error::KeysError;
@@ -250,11 +249,7 @@ impl ApiKeyFile {
     /// # Errors
     /// When the file cannot be read or is something else.
     pub fn load(&self) -> Result<ApiKeys, KeysError> {
-        let bytes = match std::fs::read(&self.path) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(ApiKeys::default()),
-            Err(e) => return Err(self.io("read")(e)),
-        };
+        let Some(bytes) = private_file::read(&self.path)? else { return Ok(ApiKeys::default()) };
         let corrupt = |e: serde_json::Error| KeysError::Corrupt { path: self.path.clone(), why: e.to_string() };
         serde_json::from_slice(&bytes).map_err(corrupt)
     }
@@ -264,39 +259,12 @@ impl ApiKeyFile {
     /// # Errors
     /// Those of the file, or of `change`: then nothing is stored.
     pub fn edit<T>(&self, change: impl FnOnce(&mut ApiKeys) -> Result<T, KeysError>) -> Result<T, KeysError> {
-        let folder = self.path.parent().unwrap_or(Path::new("."));
-        std::fs::create_dir_all(folder).map_err(self.io("make the folder of"))?;
-        let lock = private_file(&self.path.with_extension("lock")).map_err(self.io("lock"))?;
-        lock.lock().map_err(self.io("lock"))?;
+        let _lock = private_file::lock(&self.path)?;
         let mut keys = self.load()?;
         let done = change(&mut keys)?;
-        self.store(folder, &keys).map_err(self.io("write"))?;
+        private_file::replace(&self.path, &keys)?;
         Ok(done)
     }
-
-    fn store(&self, folder: &Path, keys: &ApiKeys) -> io::Result<()> {
-        let new = self.path.with_extension("new");
-        let mut file = private_file(&new)?;
-        file.set_len(0)?;
-        file.write_all(&serde_json::to_vec_pretty(keys)?)?;
-        file.sync_all()?;
-        std::fs::rename(&new, &self.path)?;
-        File::open(folder)?.sync_all()
-    }
-
-    fn io(&self, doing: &'static str) -> impl FnOnce(io::Error) -> KeysError + use<> {
-        let path = self.path.clone();
-        move |source| KeysError::Io { doing, path, source }
-    }
-}
-
-/// Opens or makes a file that only its owner may read.
-fn private_file(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use shared::error::{ErrorKind, io_kind};
+use shared::private_file::FileError;
 use shared::serving_store::StoreError;
 
 /// Serving cannot start or go on.
@@ -39,15 +40,8 @@ impl Error {
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
     /// The file cannot be read or written.
-    #[error("cannot {doing} the API keys in {path}: {source}")]
-    Io {
-        /// What was attempted.
-        doing: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why it failed.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] FileError),
     /// The file is not a key file.
     #[error("the API keys in {path} do not read: {why}")]
     Corrupt {
@@ -66,7 +60,7 @@ impl KeysError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Io { source, .. } => io_kind(source),
+            Self::Io(error) => error.kind(),
             Self::Corrupt { .. } => ErrorKind::Corrupt,
             Self::Unknown(_) => ErrorKind::Invalid,
         }

@@ -21,6 +21,7 @@ pub mod merkle;
 pub mod money;
 pub mod partition;
 pub mod price;
+pub mod private_file;
 pub mod progress;
 pub mod rollup;
 pub mod serving_store;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ::reconcile::ledger::{AdjustmentBook, Format, Signed, read_rows, sha256};
+use ::reconcile::ledger::{Adjustment, AdjustmentBook, Format, Imported, Signed, read_rows, sha256};
 use anyhow::Context;
 use gateway::keys::SigningKeys;
 use serde_json::json;
@@ -30,22 +30,11 @@ async fn import(parts: &Parts, file: &Path, dry_run: bool) -> super::Done {
     let rows = read_rows(&bytes, format).map_err(::reconcile::Error::BadRows);
     let rows = rows.with_context(|| file.display().to_string())?;
     let source_sha256 = sha256(&bytes);
-    let keys = SigningKeys::load(&parts.folder().signing_keys())?;
-    let mut signed = Vec::with_capacity(rows.len());
-    for row in rows {
-        let adjustment = row.adjustment;
-        let proof = keys
-            .sign_statement(|key_id| adjustment.canonical(&source_sha256, key_id))
-            .ok_or_else(|| Usage("there is no signing key: clickledger keys create signing".into()))?;
-        let source_sha256 = source_sha256.clone();
-        let (key_id, signature) = (proof.key_id, proof.signature);
-        signed.push((row.number, Signed { adjustment, source_sha256, key_id, signature }));
-    }
-    let mut book = AdjustmentBook::open(&parts.lake_root()?).await?;
-    let done = book.import(&signed, parts.clock().now(), dry_run).await;
-    let done = done.with_context(|| file.display().to_string())?;
+    let count = rows.len();
+    let rows = rows.into_iter().map(|row| (row.number, row.adjustment, source_sha256.clone())).collect();
+    let done = post(parts, rows, dry_run).await.with_context(|| file.display().to_string())?;
     last_line(&json!({
-        "rows": signed.len(),
+        "rows": count,
         "added": done.added,
         "repeated": done.repeated,
         "days": done.days,
@@ -53,6 +42,25 @@ async fn import(parts: &Parts, file: &Path, dry_run: bool) -> super::Done {
         "dryRun": dry_run,
     }))?;
     Ok(0)
+}
+
+/// Signs adjustments, each with its row's number and the SHA-256 of what it comes from, and stores those that are new.
+pub(super) async fn post(
+    parts: &Parts,
+    rows: Vec<(u64, Adjustment, String)>,
+    dry_run: bool,
+) -> anyhow::Result<Imported> {
+    let keys = SigningKeys::load(&parts.folder().signing_keys())?;
+    let mut signed = Vec::with_capacity(rows.len());
+    for (number, adjustment, source_sha256) in rows {
+        let proof = keys
+            .sign_statement(|key_id| adjustment.canonical(&source_sha256, key_id))
+            .ok_or_else(|| Usage("there is no signing key: clickledger keys create signing".into()))?;
+        let (key_id, signature) = (proof.key_id, proof.signature);
+        signed.push((number, Signed { adjustment, source_sha256, key_id, signature }));
+    }
+    let mut book = AdjustmentBook::open(&parts.lake_root()?).await?;
+    Ok(book.import(&signed, parts.clock().now(), dry_run).await?)
 }
 
 async fn list(parts: &Parts, date: Option<Day>, output: Output) -> super::Done {

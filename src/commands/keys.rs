@@ -5,6 +5,7 @@ use gateway::signature::LinkClaims;
 use serde_json::json;
 use serving::{ApiKeyFile, KEY_RANDOM_BYTES, Scope, Tenant};
 use shared::id::{AdId, ImpressionId, RefId};
+use shared::private_file;
 
 use crate::cli::{KeySort, Keys, Output, Sign, expiry};
 use crate::exit::Usage;
@@ -73,9 +74,7 @@ fn edit_signing(
     change: impl FnOnce(&mut SigningKeys, RefId, [u8; 32]) -> Result<(), gateway::keys::KeyError>,
 ) -> anyhow::Result<RefId> {
     let path = parts.folder().signing_keys();
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
+    let _lock = private_file::lock(&path)?;
     let mut keys = SigningKeys::load(&path)?;
     let id = RefId::new(format!("k{}", keys.keys().len() + 1)).map_err(|e| Usage(e.to_string()))?;
     change(&mut keys, id.clone(), random()?)?;

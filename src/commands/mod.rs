@@ -21,6 +21,7 @@ mod ledger;
 mod prices;
 mod privacy;
 mod reconcile;
+mod repriced;
 mod roles;
 mod settlement;
 mod simulate;

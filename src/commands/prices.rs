@@ -1,4 +1,4 @@
-//! `prices`: import (or only say what would change) and list.
+//! `prices`: import (or only say what would change, and what that costs: [`super::repriced`]) and list.
 
 use std::collections::BTreeSet;
 
@@ -8,10 +8,13 @@ use serde_json::{Value, json};
 use shared::directory::Directory;
 use shared::id::CampaignId;
 use shared::price::{NO_PRICE, Price, PriceBook, PriceChange};
+use shared::time::Day;
 
 use crate::cli::{Output, Prices};
 use crate::output::{Report, last_line};
 use crate::wiring::Parts;
+
+use super::repriced;
 
 pub(super) async fn run(parts: &Parts, command: Prices, output: Output) -> super::Done {
     match command {
@@ -25,14 +28,20 @@ pub(super) async fn run(parts: &Parts, command: Prices, output: Output) -> super
                 let (from, to) = (change.before.currency, change.after.currency);
                 tracing::warn!(campaign = %change.campaign, at = %change.after.valid_from, "{from} → {to}: a campaign changes its currency");
             }
-            let touched = if dry_run { diff(parts, &changes, output).await? } else { Value::Null };
+            let (mut days, mut costs) = (Value::Null, Value::Null);
+            if dry_run {
+                let touched = diff(parts, &changes, output).await?;
+                costs = repriced::print(&repriced::repriced(parts, &touched.open, &old, &new).await?, output)?;
+                days = json!({ "open": touched.open, "settled": touched.settled });
+            }
             let count = |book: &PriceBook| book.prices.values().map(Vec::len).sum::<usize>();
             last_line(&json!({
                 "priceBookVersion": new.version,
                 "added": count(&new) - count(&old),
                 "prices": count(&new),
                 "currencyChanges": changes.iter().filter(|c| c.changes_currency()).count(),
-                "days": touched,
+                "days": days,
+                "costs": costs,
                 "dryRun": dry_run,
             }))?;
         }
@@ -49,32 +58,39 @@ fn words(price: &Price) -> String {
     }
 }
 
-/// Prints each change with the days it touches; answers those days, open ones and settled ones apart.
-async fn diff(parts: &Parts, changes: &[PriceChange<'_>], output: Output) -> anyhow::Result<Value> {
+/// Days with events that a change of prices touches.
+struct Touched {
+    open: BTreeSet<Day>,
+    settled: BTreeSet<Day>,
+}
+
+/// Prints each change with the days it touches, and answers those.
+async fn diff(parts: &Parts, changes: &[PriceChange<'_>], output: Output) -> anyhow::Result<Touched> {
     let close_delay = parts.settings().batch.close_delay.as_micros();
     let settlements = Settlements::new(parts.data_root()?);
     let all = days(&parts.lake_root()?, &settlements, parts.clock().now(), close_delay).await?.days;
-    let name = |days: &mut dyn Iterator<Item = &DayStatus>| days.map(|d| d.day.to_string()).collect::<BTreeSet<_>>();
+    let of = |days: &mut dyn Iterator<Item = &DayStatus>| days.map(|d| d.day).collect::<BTreeSet<_>>();
+    let words_of = |days: &BTreeSet<Day>| days.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     let mut report = Report::new(&["campaignId", "from", "until", "before", "after", "openDays", "settledDays"]);
-    let (mut open, mut settled) = (BTreeSet::new(), BTreeSet::new());
+    let mut both = Touched { open: BTreeSet::new(), settled: BTreeSet::new() };
     for change in changes {
         let touched = || all.iter().filter(|d| d.archived > 0 && change.touches(d.day));
-        let ours = name(&mut touched().filter(|d| d.version.is_none()));
-        let restated = name(&mut touched().filter(|d| d.version.is_some()));
+        let ours = of(&mut touched().filter(|d| d.version.is_none()));
+        let restated = of(&mut touched().filter(|d| d.version.is_some()));
         report.row([
             json!(change.campaign),
             json!(change.after.valid_from.to_string()),
             json!(change.until.map(|t| t.to_string())),
             json!(words(change.before)),
             json!(words(change.after)),
-            json!(ours.iter().cloned().collect::<Vec<_>>().join(" ")),
-            json!(restated.iter().cloned().collect::<Vec<_>>().join(" ")),
+            json!(words_of(&ours)),
+            json!(words_of(&restated)),
         ]);
-        open.extend(ours);
-        settled.extend(restated);
+        both.open.extend(ours);
+        both.settled.extend(restated);
     }
     report.print(output)?;
-    Ok(json!({ "open": open, "settled": settled }))
+    Ok(both)
 }
 
 fn list(book: &PriceBook, output: Output) -> anyhow::Result<()> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::AsArray;
 use futures::TryStreamExt;
 use lake::erase::{Request, erase, finish};
-use lake::erasures::{Erasures, State, current_files};
+use lake::erasures::{Erasures, Policy, State, current_files};
 use lake::maintenance::{Pin, Settings, optimize, vacuum};
 use lake::run_record::OutputFile;
 use lake::subject::Subject;
@@ -29,7 +29,7 @@ fn subject() -> Subject {
 fn request() -> Request {
     Request {
         subject_hash: "hash".to_owned(),
-        policy: "keep".to_owned(),
+        policy: Policy::Keep,
         log_forgets_at: start().plus(7 * DAY),
         dry_run: false,
     }

@@ -11,11 +11,16 @@ use shared::id::EventId;
 use crate::publish::clicks;
 use crate::world::{DAY, World, adjustment, event_id, signer};
 
-fn recipe() -> String {
+/// The nth recipe.
+fn recipe(n: usize) -> String {
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/settlement.md")).unwrap();
-    let start = text.find("```python\n").unwrap() + "```python\n".len();
-    let end = text[start..].find("```").unwrap() + start;
-    text[start..end].to_owned()
+    let (recipe, _) = text.split("```python\n").nth(n).unwrap().split_once("```").unwrap();
+    recipe.to_owned()
+}
+
+#[test]
+fn the_recipe_for_a_settlement_has_twenty_lines() {
+    assert_eq!(recipe(1).lines().count(), 20);
 }
 
 /// The Python with the recipe's one package: that of the oracle, made once though tests run side by side.
@@ -35,8 +40,16 @@ fn make_interpreter() -> PathBuf {
     String::from_utf8(made.stdout).unwrap().lines().last().unwrap_or_default().into()
 }
 
-fn python(folder: &Path, key: &str, proofs: &[&Path]) -> Output {
-    Command::new(interpreter()).arg("-c").arg(recipe()).arg(folder).arg(key).args(proofs).output().unwrap()
+fn python(recipe: &str, folder: &Path, argument: &str) -> Output {
+    Command::new(interpreter()).arg("-c").arg(recipe).arg(folder).arg(argument).output().unwrap()
+}
+
+fn settlement(folder: &Path, key: &str) -> Output {
+    python(&recipe(1), folder, key)
+}
+
+fn proven(folder: &Path, proof: &Path) -> Output {
+    python(&recipe(2), folder, proof.to_str().unwrap())
 }
 
 async fn settled() -> (World, PathBuf, String) {
@@ -52,10 +65,10 @@ async fn settled() -> (World, PathBuf, String) {
 #[tokio::test]
 async fn the_python_recipe_accepts_a_settlement_and_refuses_a_changed_one() {
     let (_world, folder, key) = settled().await;
-    let sound = python(&folder, &key, &[]);
+    let sound = settlement(&folder, &key);
     assert!(sound.status.success(), "{sound:?}");
     let other = reconcile::Signer::from_seed(&[66; 32]).unwrap().public_key().to_string();
-    assert!(!python(&folder, &other, &[]).status.success(), "another key");
+    assert!(!settlement(&folder, &other).status.success(), "another key");
 
     let sums = Command::new("sha256sum").args(["--check", "--strict", "SHA256SUMS"]).current_dir(&folder).output();
     assert!(sums.unwrap().status.success(), "coreutils cannot check SHA256SUMS");
@@ -66,7 +79,7 @@ async fn the_python_recipe_accepts_a_settlement_and_refuses_a_changed_one() {
         let mut changed = bytes.clone();
         changed[bytes.len() / 2] ^= 1;
         std::fs::write(&path, changed).unwrap();
-        let refused = python(&folder, &key, &[]);
+        let refused = settlement(&folder, &key);
         assert!(!refused.status.success(), "{name}: {refused:?}");
         std::fs::write(&path, bytes).unwrap();
     }
@@ -74,20 +87,30 @@ async fn the_python_recipe_accepts_a_settlement_and_refuses_a_changed_one() {
 
 #[tokio::test]
 async fn the_python_recipe_accepts_a_proof_and_refuses_a_bent_one() {
-    let (world, folder, key) = settled().await;
+    let (world, folder, _) = settled().await;
     let settlements = Settlements::new(world.data.clone());
     let path = world.folder.path().join("proof.json");
-    for i in 0..9 {
-        let id = EventId::new(event_id(i)).unwrap();
+    let unknown = (0..9).map(|i| format!("unknown-{i}"));
+    for (i, id) in (0..9).map(event_id).chain(unknown).enumerate() {
+        let id = EventId::new(id).unwrap();
         let proof = prove(&world.lake, &settlements, &id, (DAY, None)).await.unwrap();
+        assert_eq!(proof.is_billed(), i < 9);
         let text = serde_json::to_string(&proof).unwrap();
         std::fs::write(&path, &text).unwrap();
-        let accepted = python(&folder, &key, &[&path]);
+        let accepted = proven(&folder, &path);
         assert!(accepted.status.success(), "{i}: {accepted:?}");
-        for bent in [text.replace("|click|", "|impression|"), text.replace(id.as_str(), "event-99")] {
+        let said = String::from_utf8(accepted.stdout).unwrap();
+        assert_eq!(said.contains("not billed"), i >= 9, "{said}");
+        // Another type, another event, another place: of a neighbour, where the event is not billed.
+        let bent = if i < 9 {
+            [text.replace("|click|", "|impression|"), text.replace(id.as_str(), "event-99")]
+        } else {
+            [text.replace("\"key\":\"", "\"key\":\"00"), text.replace(id.as_str(), &event_id(1))]
+        };
+        for bent in bent {
             assert_ne!(bent, text);
             std::fs::write(&path, bent).unwrap();
-            assert!(!python(&folder, &key, &[&path]).status.success(), "{i}");
+            assert!(!proven(&folder, &path).status.success(), "{i}");
         }
     }
 }
