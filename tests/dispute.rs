@@ -12,7 +12,8 @@ use serde_json::Value;
 use shared::partition::partition_of;
 use shared::time::{DAY, HOUR, MINUTE, SECOND, Timestamp};
 
-use crate::support::Ledger;
+use crate::rerun::copy_folder;
+use crate::support::{Ledger, python};
 
 /// The disputed day, on the partner's wall clock.
 pub(crate) const DAY_OF_THEIRS: &str = "2026-01-06";
@@ -186,8 +187,12 @@ fn report(file: &Path, counted: &[Seen], method: Method, by_hour: bool) {
 
 /// Disputes their file; answers the JSON line.
 fn diff(file: &str, more: &[&str]) -> Value {
+    diff_in(&world().ledger, file, more)
+}
+
+fn diff_in(ledger: &Ledger, file: &str, more: &[&str]) -> Value {
     let args = ["settlement", "diff", "--output", "json", "--date", DAY_OF_THEIRS, "--theirs", file];
-    let answer = world().ledger.run(&[&args[..], more].concat());
+    let answer = ledger.run(&[&args[..], more].concat());
     assert!([0, 11].contains(&answer.code), "{}", answer.stderr);
     answer.json()
 }
@@ -242,6 +247,46 @@ fn each_difference_of_method_is_told_from_the_others() {
         assert_eq!(causes(&found), [cause], "{name}: {:#}", found["hypotheses"]);
         assert!(found["verdict"]["explainedPpm"].as_i64().unwrap() > 950_000, "{}", found["verdict"]);
     }
+}
+
+#[test]
+fn what_came_after_our_settlement_is_named_where_they_count_it() {
+    let world = world();
+    let ledger = Ledger::new();
+    copy_folder(&world.ledger.data(), &ledger.data());
+    // A tenth of what they saw of the day comes to us again as other clicks, two days after it.
+    let mut seen = world.seen.clone();
+    let of_day = world.seen.iter().filter(|e| e.kind == "impression" && local_day(e.at) == DAY_OF_THEIRS);
+    let mut out = std::fs::File::create(ledger.path().join("late.ndjson")).unwrap();
+    for (n, event) in of_day.step_by(10).enumerate() {
+        let late = Seen { id: format!("late-{n}"), is_bot: false, ingest: event.at + 2 * DAY, ..event.clone() };
+        let line = serde_json::json!({
+            "eventId": late.id, "eventType": "impression", "adId": "ad-late", "campaignId": late.campaign,
+            "timestamp": Timestamp(late.at).to_string(), "ingestTime": Timestamp(late.ingest).to_string(),
+        });
+        writeln!(out, "{line}").unwrap();
+        seen.push(late);
+    }
+    ledger.ok(&["import", "late.ndjson"]);
+    ledger.ok(&["lake", "--drain"]);
+    assert_eq!(ledger.ok(&["batch", "run", "--date", DAY_OF_THEIRS]).json()["outcome"], "restated");
+    report(&ledger.path().join("theirs.csv"), &count(&seen, OURS), OURS, false);
+    let found = diff_in(&ledger, "theirs.csv", &[]);
+    assert_eq!(causes(&found), [serde_json::json!({ "kind": "lateCounted" })], "{:#}", found["hypotheses"]);
+    assert!(found["verdict"]["explainedPpm"].as_i64().unwrap() > 990_000, "{}", found["verdict"]);
+}
+
+#[test]
+fn their_file_may_be_parquet() {
+    let world = world();
+    let method = Method { window: HOUR, ..OURS };
+    let csv = world.ledger.path().join("as.csv");
+    report(&csv, &count(&world.seen, method), method, false);
+    let copy = format!("import duckdb; duckdb.sql(\"COPY (FROM '{0}') TO '{0}.parquet'\")", csv.display());
+    assert!(std::process::Command::new(python()).args(["-c", &copy]).status().unwrap().success());
+    let (text, parquet) = (diff("as.csv", &[]), diff("as.csv.parquet", &[]));
+    assert_eq!(causes(&parquet), [window(3_600)], "{:#}", parquet["hypotheses"]);
+    assert_eq!((&parquet["summary"], &parquet["verdict"]), (&text["summary"], &text["verdict"]));
 }
 
 #[test]
