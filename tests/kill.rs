@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clickledger::client::Client;
-use clickledger::settings::Settings;
 use clickledger::simulate::{self, Label, Live, World};
 use clickledger::wiring::Parts;
 use lake::convert::events_from_batch;
@@ -19,10 +18,10 @@ use lake::tables::{BRONZE_EVENTS, SILVER_EVENTS};
 use rand::{RngExt, SeedableRng};
 use serde_json::Value;
 use shared::rollup::RollupKey;
-use shared::testing::parts::Part;
 use shared::time::{Clock, Day, SystemClock};
 
 use crate::naive::{Cell, Logged, Sums, recount};
+use crate::outside::Outside;
 use crate::support::Ledger;
 
 const KILLS: usize = 20;
@@ -112,22 +111,17 @@ fn stop_in_order(children: &mut BTreeMap<&'static str, Child>) {
 
 #[test]
 fn twenty_kills_under_load_lose_nothing_and_double_nothing() {
-    survive(Ledger::new(), None);
+    survive(Ledger::new(), Outside::default());
 }
 
 #[test]
 fn on_kafka_twenty_kills_and_two_of_the_broker_lose_nothing_and_double_nothing() {
     let mut ledger = Ledger::new();
-    let broker = Part::start("kafka", "KAFKA_BOOTSTRAP", &ledger.path().join("kafka"));
-    ledger.set("KAFKA__BOOTSTRAP", &broker.address);
-    ledger.set("KAFKA__REPLICATION", 1);
-    ledger.set("KAFKA__MIN_IN_SYNC", 1);
-    ledger.set("KAFKA__PARTITIONS", 4);
-    ledger.ok(&["kafka", "ensure"]);
-    survive(ledger, Some(broker));
+    let broker = Outside::kafka(&mut ledger);
+    survive(ledger, broker);
 }
 
-fn survive(mut ledger: Ledger, mut broker: Option<Part>) {
+fn survive(mut ledger: Ledger, mut outside: Outside) {
     let gateway = free_port();
     ledger.set("GATEWAY__LISTEN", gateway);
     ledger.set("SERVING__LISTEN", free_port());
@@ -138,7 +132,7 @@ fn survive(mut ledger: Ledger, mut broker: Option<Part>) {
     ledger.set("LAKE__FLUSH_AGE", "500ms");
     ledger.set("LOG__SEGMENT_BYTES", "256KiB");
     furnish(&ledger);
-    let parts = Parts::new(Settings { data: ledger.data(), ..Settings::default() });
+    let parts = Parts::new(ledger.settings());
 
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let stop = Arc::new(AtomicBool::new(false));
@@ -152,15 +146,15 @@ fn survive(mut ledger: Ledger, mut broker: Option<Part>) {
         // Every role dies at least four times; chance says when within its life.
         let role = ROLES[kill % ROLES.len()];
         let child = children.get_mut(role).unwrap();
-        // A role that starts while the broker is away says so (75) and is started again, as a supervisor would.
+        // A role that starts while a part is away says so (75) and is started again, as a supervisor would.
         let ended = child.try_wait().unwrap();
-        let may_end = ended.is_none_or(|status| broker.is_some() && status.code() == Some(75));
+        let may_end = ended.is_none_or(|status| outside.is_any() && status.code() == Some(75));
         assert!(may_end, "{role} ended by itself ({ended:?}):\n{}", ledger.log(role));
         child.kill().unwrap();
         child.wait().unwrap();
         *child = ledger.spawn(role, &[role]);
-        if let Some(broker) = broker.as_mut().filter(|_| kill % 8 == 5) {
-            broker.crash_and_restart();
+        if kill % 8 == 5 {
+            outside.crash_and_restart(kill / 8);
         }
     }
     std::thread::sleep(Duration::from_millis(1_500));

@@ -10,6 +10,7 @@ mod law;
 mod money;
 mod naive;
 mod oracle;
+mod outside;
 mod privacy;
 mod proof;
 mod redo;

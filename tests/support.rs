@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use clickledger::settings::Settings;
 use serde_json::Value;
 
 /// A data folder and the binary that works on it.
@@ -35,6 +36,12 @@ impl Ledger {
     /// Sets a setting for every command: `set("SPEED__FLUSH_INTERVAL", "1s")`.
     pub(crate) fn set(&mut self, name: &str, value: impl ToString) {
         self.env.push((format!("CLICKLEDGER__{name}"), value.to_string()));
+    }
+
+    /// The settings its commands run with.
+    pub(crate) fn settings(&self) -> Settings {
+        let data = ("CLICKLEDGER__DATA".to_owned(), self.data().display().to_string());
+        Settings::load(None, self.env.iter().cloned().chain([data])).unwrap()
     }
 
     pub(crate) fn path(&self) -> &Path {
