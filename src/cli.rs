@@ -68,8 +68,8 @@ pub enum Command {
     Speed(Roles),
     /// The lake: with no subcommand, run the archiver; also maintenance.
     Lake(LakeArgs),
-    /// Run the query API and the dashboard.
-    Serving(Roles),
+    /// The serving store: with no subcommand, run the query API and the dashboard; also moving to another store.
+    Serving(ServingArgs),
     /// Make traffic: to a file, a URL or the log. The same seed makes the same events.
     #[command(after_help = "Examples:\n  clickledger simulate --events 100000 --seed 7 --to history.ndjson\n  \
         clickledger simulate --rate 500 --duration 1m --to http://127.0.0.1:8080")]
@@ -175,6 +175,41 @@ pub struct LakeArgs {
     /// Archive what is in the log now, then end.
     #[arg(long)]
     pub drain: bool,
+}
+
+/// `serving`.
+#[derive(Debug, Args)]
+pub struct ServingArgs {
+    /// Something else than the API.
+    #[command(subcommand)]
+    pub command: Option<Serving>,
+    /// Roles' flags.
+    #[command(flatten)]
+    pub roles: Roles,
+}
+
+/// `serving …`.
+#[derive(Debug, Subcommand)]
+pub enum Serving {
+    /// Bring the store to the newest schema, as a user who may create tables; roles do it too, if they may.
+    Migrate,
+    /// Compare two stores that are fed from one log, by campaign and day: rows, counts and cost (exit 13 when any differs).
+    #[command(after_help = "Example:\n  clickledger serving verify --left clickledger-data/serving.sqlite \\\n    \
+        --right http://clickhouse:8123/clickledger --from 2026-01-05 --to 2026-01-06")]
+    Verify {
+        /// A store: the file of an embedded one, or http://host:port/database.
+        #[arg(long, value_name = "STORE")]
+        left: String,
+        /// The other.
+        #[arg(long, value_name = "STORE")]
+        right: String,
+        /// The first UTC day.
+        #[arg(long)]
+        from: Day,
+        /// The last UTC day.
+        #[arg(long)]
+        to: Day,
+    },
 }
 
 /// `lake …`.

@@ -16,6 +16,7 @@ pub mod price_store;
 pub mod settings;
 mod settlement_keys;
 pub mod simulate;
+pub mod stores;
 pub mod traffic;
 pub mod wiring;
 

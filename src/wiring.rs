@@ -12,7 +12,6 @@ use shared::explain::Explainer;
 use shared::id::RefId;
 use shared::money::Currency;
 use shared::price::PriceBook;
-use shared::serving_store::ServingStore;
 use shared::shutdown::Shutdown;
 use shared::time::{Clock, SystemClock};
 use shared::verdict::Counting;
@@ -93,14 +92,6 @@ impl Parts {
         Ok(lake::LakeRoot::open_folder(self.folder.root())?.with_clock(self.clock()))
     }
 
-    /// The serving store.
-    ///
-    /// # Errors
-    /// When it cannot be opened.
-    pub fn serving_store(&self) -> anyhow::Result<Arc<dyn ServingStore>> {
-        Ok(Arc::new(serving::EmbeddedStore::open(self.folder.serving())?))
-    }
-
     /// Where price books are kept.
     #[must_use]
     pub fn price_store(&self) -> PriceStore {
@@ -127,7 +118,7 @@ impl Parts {
     ///
     /// # Errors
     /// When the serving store or the price book cannot be opened.
-    pub fn speed(&self, logs: Logs, shutdown: &Shutdown) -> anyhow::Result<speed::Speed> {
+    pub async fn speed(&self, logs: Logs, shutdown: &Shutdown) -> anyhow::Result<speed::Speed> {
         let settings = speed::Settings {
             state_dir: self.folder.speed_state(),
             counting: self.settings.counting.clone(),
@@ -135,7 +126,7 @@ impl Parts {
         };
         let deps = speed::Deps {
             events: logs.events,
-            store: self.serving_store()?,
+            store: self.serving_store().await?,
             prices: self.prices(shutdown)?,
             clock: self.clock(),
         };
@@ -250,10 +241,10 @@ impl Parts {
     ///
     /// # Errors
     /// When the store, the directory or the data folder cannot be opened.
-    pub fn serving(&self, shutdown: &Shutdown) -> anyhow::Result<serving::Serving> {
+    pub async fn serving(&self, shutdown: &Shutdown) -> anyhow::Result<serving::Serving> {
         let root = self.data_root()?;
         let deps = serving::Deps {
-            store: self.serving_store()?,
+            store: self.serving_store().await?,
             objects: serving::rooted(root.store(), root.path("")),
             explainer: self.explainer()?,
             tenants: self.directory(shutdown)?,
@@ -308,7 +299,7 @@ impl Parts {
             signer: settlement_keys::signer(self).await?,
             lake: self.lake_root()?,
             data: self.data_root()?,
-            store: self.serving_store()?,
+            store: self.serving_store().await?,
             clock: self.clock(),
         })
     }

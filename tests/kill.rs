@@ -265,7 +265,7 @@ async fn judged(parts: &Parts) -> BTreeMap<(u32, u64), String> {
 }
 
 async fn shown(parts: &Parts, days: &BTreeSet<Day>) -> BTreeMap<Cell, Sums> {
-    let store = parts.serving_store().unwrap();
+    let store = parts.serving_store().await.unwrap();
     let mut cells = BTreeMap::new();
     for hour in days.iter().flat_map(|d| d.hours()) {
         for row in store.read_hour(hour).await.unwrap() {

@@ -32,7 +32,7 @@ pub(super) async fn run(parts: &Parts, output: Output) -> super::Done {
         ("disk sync", sync(parts)),
         ("event log", log(parts).await),
         ("lake", lake(parts).await),
-        ("serving store", said(parts.serving_store().map(|_| "opens".to_owned()))),
+        ("serving store", store(parts).await),
         ("price book", prices(parts)),
         ("ad directory", ads(parts)),
         ("signing keys", keys(parts)),
@@ -134,6 +134,14 @@ async fn lake(parts: &Parts) -> Found {
         anyhow::Ok(format!("bronze/events at version {}", table.version()))
     };
     said(open.await)
+}
+
+async fn store(parts: &Parts) -> Found {
+    match parts.examine_serving_store().await {
+        Ok((finding, said)) if said.is_empty() => Found::Good(finding),
+        Ok((finding, said)) => Found::Look(format!("{finding}: {}", said.join("; "))),
+        Err(e) => Found::Bad(format!("{e:#}")),
+    }
 }
 
 fn prices(parts: &Parts) -> Found {

@@ -22,6 +22,7 @@ mod prices;
 mod privacy;
 mod reconcile;
 mod roles;
+mod serving;
 mod settlement;
 mod simulate;
 mod whatif;
@@ -55,7 +56,7 @@ pub(crate) async fn run(cli: Cli) -> Done {
         Command::Up(args) => roles::run(parts, roles::Role::ALL, args.run_for).await,
         Command::Gateway(args) => roles::run(parts, &[roles::Role::Gateway], args.run_for).await,
         Command::Speed(args) => roles::run(parts, &[roles::Role::Speed], args.run_for).await,
-        Command::Serving(args) => roles::run(parts, &[roles::Role::Serving], args.run_for).await,
+        Command::Serving(args) => serving::run(parts, args, output).await,
         Command::Lake(args) => lake::run(parts, args, output).await,
         Command::Simulate(args) => simulate::run(&parts, &args).await,
         Command::Import(args) => import::run(&parts, &args.files, output).await,
