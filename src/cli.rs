@@ -192,10 +192,21 @@ pub struct ServingArgs {
 #[derive(Debug, Subcommand)]
 pub enum Serving {
     /// Bring the store to the newest schema, as a user who may create tables; roles do it too, if they may.
-    Migrate,
+    #[command(after_help = "Examples:\n  clickledger serving migrate\n  \
+        clickledger serving migrate --cluster --cold-after-days 30")]
+    Migrate {
+        /// ClickHouse: tables over all shards of the cluster that the macro `cluster` names. Run it on every node.
+        #[arg(long)]
+        cluster: bool,
+        /// ClickHouse: move days this old to the volume `cold` of the storage policy `tiered`.
+        #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36_500))]
+        cold_after_days: Option<u32>,
+    },
     /// Compare two stores that are fed from one log, by campaign and day: rows, counts and cost (exit 13 when any differs).
-    #[command(after_help = "Example:\n  clickledger serving verify --left clickledger-data/serving.sqlite \\\n    \
-        --right http://clickhouse:8123/clickledger --from 2026-01-05 --to 2026-01-06")]
+    #[command(
+        after_help = "Example:\n  clickledger serving verify --left clickledger-data/serving/rollups.sqlite \\\n    \
+        --right http://clickhouse:8123/clickledger --from 2026-01-05 --to 2026-01-06"
+    )]
     Verify {
         /// A store: the file of an embedded one, or http://host:port/database.
         #[arg(long, value_name = "STORE")]

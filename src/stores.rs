@@ -21,6 +21,26 @@ impl Parts {
         Ok(Arc::new(serving::EmbeddedStore::open(self.folder().serving())?))
     }
 
+    /// Brings the serving store to the newest schema; the layout is ClickHouse's.
+    ///
+    /// # Errors
+    /// [`Usage`] when the embedded store is to have a layout; else when it cannot be opened.
+    pub(crate) async fn lay_out_serving_store(
+        &self,
+        cluster: bool,
+        cold_after_days: Option<u32>,
+    ) -> anyhow::Result<()> {
+        #[cfg(feature = "clickhouse")]
+        if self.settings().clickhouse.is_used() {
+            let layout = serving::clickhouse::Layout { cluster, cold_after_days };
+            return Ok(serving::clickhouse::lay_out(&self.settings().clickhouse, layout).await?);
+        }
+        if cluster || cold_after_days.is_some() {
+            return Err(Usage("the embedded store has one layout: set clickhouse.url".to_owned()).into());
+        }
+        self.serving_store().await.map(drop)
+    }
+
     /// What `doctor` says of the serving store: what it is, and what somebody should change.
     ///
     /// # Errors
@@ -46,7 +66,7 @@ impl Parts {
         }
         let path = std::path::Path::new(place);
         if !path.is_file() {
-            return Err(Usage(format!("{place} is no file: name serving.sqlite, or http://host:port/database")).into());
+            return Err(Usage(format!("{place} is no file: name rollups.sqlite, or http://host:port/database")).into());
         }
         Ok(Arc::new(serving::EmbeddedStore::open(path)?))
     }

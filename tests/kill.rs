@@ -1,5 +1,5 @@
 //! Twenty SIGKILLs of the real binary under HTTP load, across all roles; then drain, batch, reconcile: on the embedded
-//! log, and on Kafka with the broker killed too. Only settings differ. The client's journal says what was acknowledged and
+//! log and store, and on Kafka and ClickHouse with these killed too. Only settings differ. The client's journal says what was acknowledged and
 //! what was ever sent; nothing may be lost, doubled or invented.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clickledger::client::Client;
-use clickledger::settings::Settings;
 use clickledger::simulate::{self, Label, Live, World};
 use clickledger::wiring::Parts;
 use lake::convert::events_from_batch;
@@ -127,7 +126,17 @@ fn on_kafka_twenty_kills_and_two_of_the_broker_lose_nothing_and_double_nothing()
     survive(ledger, Some(broker));
 }
 
-fn survive(mut ledger: Ledger, mut broker: Option<Part>) {
+#[cfg(feature = "clickhouse")]
+#[test]
+fn on_clickhouse_twenty_kills_and_two_of_the_server_lose_nothing_and_double_nothing() {
+    let mut ledger = Ledger::new();
+    let server = Part::start("clickhouse", "CLICKHOUSE_URL", &ledger.path().join("clickhouse"));
+    ledger.set("CLICKHOUSE__URL", &server.address);
+    ledger.ok(&["serving", "migrate"]);
+    survive(ledger, Some(server));
+}
+
+fn survive(mut ledger: Ledger, mut outside: Option<Part>) {
     let gateway = free_port();
     ledger.set("GATEWAY__LISTEN", gateway);
     ledger.set("SERVING__LISTEN", free_port());
@@ -138,7 +147,7 @@ fn survive(mut ledger: Ledger, mut broker: Option<Part>) {
     ledger.set("LAKE__FLUSH_AGE", "500ms");
     ledger.set("LOG__SEGMENT_BYTES", "256KiB");
     furnish(&ledger);
-    let parts = Parts::new(Settings { data: ledger.data(), ..Settings::default() });
+    let parts = Parts::new(ledger.settings());
 
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let stop = Arc::new(AtomicBool::new(false));
@@ -152,15 +161,15 @@ fn survive(mut ledger: Ledger, mut broker: Option<Part>) {
         // Every role dies at least four times; chance says when within its life.
         let role = ROLES[kill % ROLES.len()];
         let child = children.get_mut(role).unwrap();
-        // A role that starts while the broker is away says so (75) and is started again, as a supervisor would.
+        // A role that starts while that is away says so (75) and is started again, as a supervisor would.
         let ended = child.try_wait().unwrap();
-        let may_end = ended.is_none_or(|status| broker.is_some() && status.code() == Some(75));
+        let may_end = ended.is_none_or(|status| outside.is_some() && status.code() == Some(75));
         assert!(may_end, "{role} ended by itself ({ended:?}):\n{}", ledger.log(role));
         child.kill().unwrap();
         child.wait().unwrap();
         *child = ledger.spawn(role, &[role]);
-        if let Some(broker) = broker.as_mut().filter(|_| kill % 8 == 5) {
-            broker.crash_and_restart();
+        if let Some(part) = outside.as_mut().filter(|_| kill % 8 == 5) {
+            part.crash_and_restart();
         }
     }
     std::thread::sleep(Duration::from_millis(1_500));

@@ -14,5 +14,7 @@ mod privacy;
 mod proof;
 mod redo;
 mod rerun;
+#[cfg(feature = "clickhouse")]
+mod stores;
 mod support;
 mod tidy;

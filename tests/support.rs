@@ -3,12 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use clickledger::settings::Settings;
 use serde_json::Value;
 
 /// A data folder and the binary that works on it.
 pub(crate) struct Ledger {
     folder: tempfile::TempDir,
     env: Vec<(String, String)>,
+    /// Another ledger's data folder instead of its own.
+    data: Option<PathBuf>,
 }
 
 /// What a command answered.
@@ -29,7 +32,14 @@ impl Answer {
 
 impl Ledger {
     pub(crate) fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), env: Vec::new() }
+        Self { folder: tempfile::tempdir().unwrap(), env: Vec::new(), data: None }
+    }
+
+    /// The same data folder with other settings; `of` must outlive it.
+    pub(crate) fn on(of: &Self) -> Self {
+        let mut same = Self::new();
+        same.data = Some(of.data());
+        same
     }
 
     /// Sets a setting for every command: `set("SPEED__FLUSH_INTERVAL", "1s")`.
@@ -42,7 +52,13 @@ impl Ledger {
     }
 
     pub(crate) fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
+        self.data.clone().unwrap_or_else(|| self.folder.path().join("data"))
+    }
+
+    /// What every command is set to.
+    pub(crate) fn settings(&self) -> Settings {
+        let settings = Settings::load(None, self.env.iter().cloned()).unwrap();
+        Settings { data: self.data(), ..settings }
     }
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {

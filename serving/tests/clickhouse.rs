@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use proptest::test_runner::{Config, TestRunner};
-use serving::clickhouse::{ClickHouseStore, Settings};
+use serving::clickhouse::{ClickHouseStore, Layout, Settings, lay_out};
 use shared::error::ErrorKind;
 use shared::rollup::{RollupRow, RowVersion};
 use shared::serving_store::{Correction, ServingStore, Upserted};
@@ -59,6 +59,8 @@ async fn clickhouse_is_a_serving_store() {
     a_reader_sees_an_hour_before_or_after_a_correction(&part).await;
     generations_taken_at_once_differ(&part).await;
     a_schema_that_is_newer_is_not_touched(&part).await;
+    old_days_move_to_the_cold_volume(&part).await;
+    tables_over_a_cluster_behave_as_those_of_one_node(&part).await;
     a_server_that_is_away_is_unavailable(&part).await;
 }
 
@@ -148,6 +150,40 @@ async fn a_schema_that_is_newer_is_not_touched(part: &Part) {
     by_hand(&settings, "INSERT INTO schema_version (number) VALUES (999)").await;
     let error = ClickHouseStore::open(&settings).await.err().unwrap();
     assert!(error.kind() == ErrorKind::Corrupt && error.to_string().contains("newer version"), "{error}");
+}
+
+/// A database of its own, laid out twice.
+async fn laid_out(part: &Part, name: &str, layout: Layout) -> (Settings, ClickHouseStore) {
+    let database = format!("{name}_{}", std::process::id());
+    let settings = Settings { url: part.address.clone(), database, ..Settings::default() };
+    for _ in 0..2 {
+        lay_out(&settings, layout).await.unwrap();
+    }
+    let store = ClickHouseStore::open(&settings).await.unwrap();
+    (settings, store)
+}
+
+async fn old_days_move_to_the_cold_volume(part: &Part) {
+    let (settings, store) = laid_out(part, "cold", Layout { cold_after_days: Some(30), ..Layout::default() }).await;
+    store.upsert_approximate(laws::flush(0, 1, minutes(3, 1))).await.unwrap();
+    let sql = "SELECT groupUniqArray(disk_name) FROM system.parts WHERE active AND table = 'rollup' \
+               AND database = currentDatabase()";
+    let disks: Vec<String> = client(&settings).query_raw(sql).fetch_one().await.unwrap();
+    assert_eq!(disks, ["cold"], "the day is long ago");
+    assert_eq!(clicks(&store).await, [1, 1, 1]);
+}
+
+async fn tables_over_a_cluster_behave_as_those_of_one_node(part: &Part) {
+    let (settings, store) = laid_out(part, "cluster", Layout { cluster: true, cold_after_days: Some(30) }).await;
+    store.upsert_approximate(laws::flush(store.next_generation(0).await.unwrap(), 1, minutes(3, 1))).await.unwrap();
+    store.overwrite_exact(laws::hour(), set(minutes(2, 5)), RowVersion::reconciled(1)).await.unwrap();
+    assert_eq!(clicks(&store).await, [5, 5, 1]);
+    let late = store.upsert_approximate(laws::flush(1, 9, minutes(3, 7))).await.unwrap();
+    assert_eq!(late, Upserted { written: 0, superseded: 3 });
+    let sql = "SELECT (SELECT engine FROM system.tables WHERE database = currentDatabase() AND name = 'rollup'), \
+               (SELECT count() FROM rollup_local)";
+    let (engine, rows): (Option<String>, Option<u64>) = client(&settings).query_raw(sql).fetch_one().await.unwrap();
+    assert_eq!((engine.as_deref(), rows), (Some("Distributed"), Some(6)));
 }
 
 async fn a_server_that_is_away_is_unavailable(part: &Part) {

@@ -22,8 +22,8 @@ const DIFFERENT: u8 = 13;
 pub(super) async fn run(parts: Parts, args: ServingArgs, output: Output) -> super::Done {
     match args.command {
         None => roles::run(parts, &[Role::Serving], args.roles.run_for).await,
-        Some(Serving::Migrate) => {
-            parts.serving_store().await?;
+        Some(Serving::Migrate { cluster, cold_after_days }) => {
+            parts.lay_out_serving_store(cluster, cold_after_days).await?;
             last_line(&json!({ "migrated": true }))?;
             Ok(0)
         }

@@ -24,12 +24,13 @@ CONFIG = """<clickhouse>
   <storage_configuration>
     <disks><cold><path>{folder}/cold/</path></cold></disks>
     <policies>
-      <tiered><volumes><hot><disk>default</disk></hot><cold><disk>cold</disk></cold></volumes></tiered>
+      <tiered><volumes><default><disk>default</disk></default><cold><disk>cold</disk></cold></volumes></tiered>
     </policies>
   </storage_configuration>
   <remote_servers>
-    <one_node><shard><replica><host>127.0.0.1</host><port>{port}</port></replica></shard></one_node>
+    <one_node><shard><replica><host>127.0.0.1</host><port>9000</port></replica></shard></one_node>
   </remote_servers>
+  <macros><cluster>one_node</cluster></macros>
 </clickhouse>
 """
 
@@ -67,11 +68,11 @@ def arguments(folder, port):
     ]
 
 
-def prepare(folder, port, users):
+def prepare(folder, users):
     """Writes the server's configuration, and the pipe that keeps it alive."""
     (folder / "cold").mkdir(parents=True, exist_ok=True)
     escaped = xml.sax.saxutils.escape(str(folder))
-    (folder / "config.xml").write_text(CONFIG.format(folder=escaped, port=port))
+    (folder / "config.xml").write_text(CONFIG.format(folder=escaped))
     (folder / "users.xml").write_text(users.read_text().replace("<users>", f"<users>{EVERYTHING}", 1))
     for name in ("writer", "reconciler", "serving", "reader"):
         os.environ.setdefault(f"CLICKLEDGER_{name.upper()}_PASSWORD", f"clickledger_{name}")
@@ -81,7 +82,7 @@ def prepare(folder, port, users):
 
 def main():
     library, folder, port, users = sys.argv[1], pathlib.Path(sys.argv[2]).resolve(), sys.argv[3], pathlib.Path(sys.argv[4])
-    prepare(folder, port, users)
+    prepare(folder, users)
     run = ctypes.CDLL(library).query_stable_v2
     run.restype = ctypes.POINTER(Result)
     run.argtypes = [ctypes.c_int, ctypes.POINTER(ctypes.c_char_p)]

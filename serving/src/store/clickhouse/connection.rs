@@ -18,10 +18,11 @@ use super::settings::Settings;
 const MAX_BLOCK_ROWS: usize = 1_000_000;
 
 /// What every statement is run with: a profile of the server must not change what an answer means.
-const SETTINGS: [(&str, &str); 5] = [
+const SETTINGS: [(&str, &str); 6] = [
     ("async_insert", "0"),
     ("insert_deduplicate", "0"), // rows are upserts; a repeated block after a deletion must not be dropped
     ("max_insert_block_size", "1048576"),
+    ("distributed_foreground_insert", "1"),
     ("lightweight_deletes_sync", "2"),
     ("do_not_merge_across_partitions_select_final", "1"), // a key's hour is in its partition's day
 ];

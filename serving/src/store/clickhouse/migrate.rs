@@ -2,18 +2,64 @@
 //! Guarantee: every statement may be repeated, so that several roles may start at once and a crash between any two is
 //! mended by the next start. Never: touches a schema that is newer than this program.
 
-use clickhouse::query::Query;
 use shared::serving_store::StoreError;
 
 use super::connection::Connection;
 use super::failure::{is_missing, while_doing};
 use super::read::Number;
+use super::settings::Settings;
 
 /// Every migration in order.
 const MIGRATIONS: [&str; 1] = [include_str!("../../../../sql/clickhouse/001_create_tables.sql")];
 const CREATE_DATABASE: &str = include_str!("../../../../sql/clickhouse/80_create_database.sql");
+const CLUSTER: &str = include_str!("../../../../sql/clickhouse/cluster/001_create_distributed_tables.sql");
+const USE_TIERS: &str = include_str!("../../../../sql/clickhouse/91_use_tiers.sql");
+const MOVE_TO_COLD: &str = include_str!("../../../../sql/clickhouse/92_move_to_cold.sql");
+/// What stands for all shards of a cluster.
+const SHARDED: [&str; 4] = ["rollup", "mark", "generation", "writer_status"];
 const READ_VERSION: &str = include_str!("../../../../sql/clickhouse/81_read_schema_version.sql");
 const WRITE_VERSION: &str = include_str!("../../../../sql/clickhouse/82_write_schema_version.sql");
+
+/// How the tables are laid out: as an operator wants them, once, before roles use them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// Over all shards of the cluster that the server's macro `cluster` names; to be run on every node.
+    pub cluster: bool,
+    /// Days after which rows move to the volume `cold` of the storage policy `tiered`.
+    pub cold_after_days: Option<u32>,
+}
+
+/// Brings the database to the newest schema, in this layout. May be repeated.
+///
+/// # Errors
+/// Unavailable when the server does not answer, or the user may not, or there is no such cluster or policy.
+pub async fn lay_out(settings: &Settings, layout: Layout) -> Result<(), StoreError> {
+    const DOING: &str = "laying out the tables";
+    let connection = Connection::new(settings)?;
+    if layout.cluster {
+        create_database(&connection, &settings.database).await?;
+        for sql in
+            MIGRATIONS.iter().flat_map(|m| statements(m)).filter_map(|sql| local(&sql)).chain(statements(CLUSTER))
+        {
+            connection.run(DOING, connection.statement(&sql)).await?;
+        }
+    }
+    migrate(&connection, &settings.database).await?;
+    if let Some(days) = layout.cold_after_days {
+        let table = if layout.cluster { "rollup_local" } else { "rollup" };
+        connection.run(DOING, connection.statement(USE_TIERS).param("table", table)).await?;
+        let cold = connection.statement(MOVE_TO_COLD).param("table", table).param("days", days);
+        connection.run(DOING, cold).await?;
+    }
+    Ok(())
+}
+
+/// A node's own table for one that is to stand for all shards.
+fn local(sql: &str) -> Option<String> {
+    let create = |name: &str| format!("CREATE TABLE IF NOT EXISTS {name}");
+    let name = SHARDED.into_iter().find(|name| sql.contains(&format!("{} (", create(name))))?;
+    Some(sql.replace(&create(name), &create(&format!("{name}_local"))))
+}
 
 /// Applies what is missing; answers how many migrations that were. Needs no right to create anything when it is none.
 pub(super) async fn migrate(connection: &Connection, database: &str) -> Result<usize, StoreError> {
@@ -26,12 +72,11 @@ pub(super) async fn migrate(connection: &Connection, database: &str) -> Result<u
         )));
     };
     if applied == 0 {
-        let server = connection.without_database();
-        server.run(DOING, server.statement(CREATE_DATABASE).param("name", database)).await?;
+        create_database(connection, database).await?;
     }
     for (number, migration) in (applied + 1..).zip(missing) {
-        for statement in statements(connection, migration) {
-            connection.run(DOING, statement).await?;
+        for sql in statements(migration) {
+            connection.run(DOING, connection.statement(&sql)).await?;
         }
         connection.run(DOING, connection.statement(WRITE_VERSION).param("number", number)).await?;
     }
@@ -49,8 +94,12 @@ async fn applied(connection: &Connection) -> Result<usize, StoreError> {
     }
 }
 
+async fn create_database(connection: &Connection, database: &str) -> Result<(), StoreError> {
+    let server = connection.without_database();
+    server.run("making the database", server.statement(CREATE_DATABASE).param("name", database)).await
+}
+
 /// The statements of a migration: each ends with a semicolon at the end of its line.
-fn statements(connection: &Connection, migration: &str) -> Vec<Query> {
-    let statements = migration.split(";\n").map(str::trim).filter(|s| !s.is_empty());
-    statements.map(|sql| connection.statement(sql)).collect()
+fn statements(migration: &str) -> impl Iterator<Item = String> {
+    migration.split(";\n").map(str::trim).filter(|s| !s.is_empty()).map(str::to_owned)
 }

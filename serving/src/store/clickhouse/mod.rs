@@ -30,6 +30,7 @@ use shared::time::{Day, Timestamp};
 
 use self::connection::Connection;
 pub use self::examine::{Examined, examine};
+pub use self::migrate::{Layout, lay_out};
 pub use self::settings::Settings;
 
 const SETTLE: &str = include_str!("../../../../sql/clickhouse/65_settle_day.sql");
