@@ -373,7 +373,7 @@ fn on_clickhouse_serving_after_reconcile_equals_a_naive_recount() {
     let folder = tempfile::tempdir().unwrap();
     let part = shared::testing::parts::Part::given_or_start("clickhouse", "CLICKHOUSE_URL", folder.path());
     let mut made = 0;
-    holds(3, |runtime| {
+    holds(2, |runtime| {
         made += 1;
         let database = format!("law_{}_{made}", std::process::id());
         let settings = Settings { url: part.address.clone(), database, ..Settings::default() };

@@ -36,6 +36,7 @@ impl Ledger {
     }
 
     /// The same data folder with other settings; `of` must outlive it.
+    #[cfg(feature = "clickhouse")]
     pub(crate) fn on(of: &Self) -> Self {
         let mut same = Self::new();
         same.data = Some(of.data());

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use proptest::test_runner::{Config, TestRunner};
 use serving::clickhouse::{ClickHouseStore, Layout, Settings, lay_out};
+use shared::config::Span;
 use shared::error::ErrorKind;
 use shared::rollup::{RollupRow, RowVersion};
 use shared::serving_store::{Correction, ServingStore, Upserted};
@@ -59,6 +60,7 @@ async fn clickhouse_is_a_serving_store() {
     a_reader_sees_an_hour_before_or_after_a_correction(&part).await;
     generations_taken_at_once_differ(&part).await;
     a_schema_that_is_newer_is_not_touched(&part).await;
+    too_many_parts_push_back_and_the_flush_is_taken_later(&part).await;
     old_days_move_to_the_cold_volume(&part).await;
     tables_over_a_cluster_behave_as_those_of_one_node(&part).await;
     a_server_that_is_away_is_unavailable(&part).await;
@@ -152,6 +154,18 @@ async fn a_schema_that_is_newer_is_not_touched(part: &Part) {
     assert!(error.kind() == ErrorKind::Corrupt && error.to_string().contains("newer version"), "{error}");
 }
 
+async fn too_many_parts_push_back_and_the_flush_is_taken_later(part: &Part) {
+    let (settings, store) = fresh(part).await;
+    store.upsert_approximate(laws::flush(0, 1, minutes(3, 1))).await.unwrap();
+    by_hand(&settings, "ALTER TABLE rollup MODIFY SETTING parts_to_delay_insert = 1, parts_to_throw_insert = 1").await;
+    let error = store.upsert_approximate(laws::flush(0, 2, minutes(3, 2))).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Unavailable && error.to_string().contains("flush less often"), "{error}");
+    assert_eq!(clicks(&store).await, [1, 1, 1]);
+    by_hand(&settings, "ALTER TABLE rollup RESET SETTING parts_to_delay_insert, parts_to_throw_insert").await;
+    assert_eq!(store.upsert_approximate(laws::flush(0, 2, minutes(3, 2))).await.unwrap().written, 3);
+    assert_eq!(clicks(&store).await, [2, 2, 2]);
+}
+
 /// A database of its own, laid out twice.
 async fn laid_out(part: &Part, name: &str, layout: Layout) -> (Settings, ClickHouseStore) {
     let database = format!("{name}_{}", std::process::id());
@@ -191,6 +205,11 @@ async fn a_server_that_is_away_is_unavailable(part: &Part) {
     let settings = Settings { url: format!("http://{free}"), ..Settings::default() };
     let error = ClickHouseStore::open(&settings).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let hangs = Settings { url, timeout: Span::secs(1), ..Settings::default() };
+    let error = ClickHouseStore::open(&hangs).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "one that never answers: {error}");
     let stranger = Settings { url: part.address.clone(), user: "stranger".to_owned(), ..Settings::default() };
     let error = ClickHouseStore::open(&stranger).await.err().unwrap();
     assert!(error.kind() == ErrorKind::Unavailable && error.to_string().contains("stranger"), "{error}");
