@@ -59,7 +59,7 @@ impl Parts {
     /// else the file of an embedded one, which must be there.
     ///
     /// # Errors
-    /// [`Usage`] when there is no such file; else when it cannot be opened.
+    /// [`Usage`] when there is no such file; else when it cannot be opened. A database that is not there is not made.
     pub async fn serving_store_at(&self, place: &str) -> anyhow::Result<Arc<dyn ServingStore>> {
         if place.starts_with("http://") || place.starts_with("https://") {
             return self.clickhouse_at(place).await;
@@ -87,7 +87,7 @@ impl Parts {
         if let Some(problem) = problems.first() {
             return Err(Usage(format!("{place}: {problem}")).into());
         }
-        Ok(Arc::new(serving::clickhouse::ClickHouseStore::open(&settings).await?))
+        Ok(Arc::new(serving::clickhouse::ClickHouseStore::open_existing(&settings).await?))
     }
 
     #[cfg(not(feature = "clickhouse"))]

@@ -38,9 +38,13 @@ fn a_store_filled_from_gold_says_what_the_embedded_one_says_to_us_and_to_strange
     let part = Part::start("clickhouse", "CLICKHOUSE_URL", &ledger.path().join("clickhouse"));
     let mut moved = Ledger::on(&ledger);
     moved.set("CLICKHOUSE__URL", &part.address);
-    let doctor = moved.run(&["doctor"]).stdout;
-    let line = doctor.lines().find(|l| l.contains("serving store")).unwrap_or_default();
-    assert!(line.contains("may read, add rows, take hours, forget"), "{doctor}");
+    let said = |moved: &Ledger| {
+        let doctor = moved.run(&["doctor"]).stdout;
+        doctor.lines().find(|l| l.contains("serving store")).unwrap_or_default().to_owned()
+    };
+    assert!(said(&moved).contains("clickledger serving migrate"), "{}", said(&moved));
+    moved.ok(&["serving", "migrate"]);
+    assert!(said(&moved).contains("may read, add rows, take hours, forget"), "{}", said(&moved));
 
     let (file, url) = (ledger.data().join("serving/rollups.sqlite"), format!("{}/{DATABASE}", part.address));
     let file = file.to_str().unwrap();
@@ -119,4 +123,8 @@ fn a_difference_between_two_stores_is_named_by_campaign_and_day() {
         );
     }
     assert_eq!(verify("nowhere.sqlite").code, 2);
+    let nowhere = format!("{}/no_such_database", part.address);
+    for _ in 0..2 {
+        assert_eq!(verify(&nowhere).code, 75, "a database that is only looked at is not made");
+    }
 }

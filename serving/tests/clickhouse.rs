@@ -59,6 +59,7 @@ async fn clickhouse_is_a_serving_store() {
     rows_of_a_take_without_its_mark_are_never_shown(&part).await;
     a_reader_sees_an_hour_before_or_after_a_correction(&part).await;
     generations_taken_at_once_differ(&part).await;
+    words_of_any_characters_are_kept(&part).await;
     a_schema_that_is_newer_is_not_touched(&part).await;
     too_many_parts_push_back_and_the_flush_is_taken_later(&part).await;
     old_days_move_to_the_cold_volume(&part).await;
@@ -147,6 +148,15 @@ async fn generations_taken_at_once_differ(part: &Part) {
     assert_eq!(different.len(), 20, "{all:?}");
 }
 
+async fn words_of_any_characters_are_kept(part: &Part) {
+    let (_, store) = fresh(part).await;
+    let odd = "'quoted' \"twice\" \\ back\tslash\nline {brace:String} ? \u{0}ü€".to_owned();
+    let mut flush = laws::flush(0, 1, vec![laws::ad_minute("a", 0, 1, 1)]);
+    flush.status.outcomes.insert(odd.clone(), 7);
+    store.upsert_approximate(flush).await.unwrap();
+    assert_eq!(store.writers().await.unwrap()[&0].outcomes[&odd], 7);
+}
+
 async fn a_schema_that_is_newer_is_not_touched(part: &Part) {
     let (settings, _) = fresh(part).await;
     by_hand(&settings, "INSERT INTO schema_version (number) VALUES (999)").await;
@@ -198,6 +208,9 @@ async fn tables_over_a_cluster_behave_as_those_of_one_node(part: &Part) {
                (SELECT count() FROM rollup_local)";
     let (engine, rows): (Option<String>, Option<u64>) = client(&settings).query_raw(sql).fetch_one().await.unwrap();
     assert_eq!((engine.as_deref(), rows), (Some("Distributed"), Some(6)));
+    let (single, _) = fresh(part).await;
+    let mixed = lay_out(&single, Layout { cluster: true, ..Layout::default() }).await.unwrap_err();
+    assert!(mixed.to_string().contains("tables of a single node"), "{mixed}");
 }
 
 async fn a_server_that_is_away_is_unavailable(part: &Part) {
@@ -234,7 +247,9 @@ async fn a_server_killed_at_any_moment_keeps_every_acknowledged_flush_whole() {
     const ROWS: i64 = 200;
     let folder = tempfile::tempdir().unwrap();
     let mut part = Part::start("clickhouse", "CLICKHOUSE_URL", folder.path());
-    let (_, store) = fresh(&part).await;
+    let (settings, store) = fresh(&part).await;
+    // A client of its own each time: one that was talking to the server when it died may have to say so once.
+    let seen = async || clicks(&ClickHouseStore::open_existing(&settings).await.unwrap()).await;
     let (acknowledged, done) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let writer = tokio::spawn({
         let (store, acknowledged, done) = (store.clone(), acknowledged.clone(), done.clone());
@@ -267,21 +282,21 @@ async fn a_server_killed_at_any_moment_keeps_every_acknowledged_flush_whole() {
         .await
         .unwrap();
         let least = acknowledged.load(Ordering::SeqCst);
-        let seen = clicks(&store).await;
+        let seen = seen().await;
         assert_eq!(seen.len(), usize::try_from(ROWS).unwrap());
         assert!(seen[0] >= least && seen.iter().all(|n| *n == seen[0]), "at least {least}: {seen:?}");
     }
     done.store(true, Ordering::SeqCst);
     let (last, refused) = writer.await.unwrap();
     assert!(refused > 0, "no flush met a server that was away");
-    assert_eq!(clicks(&store).await, vec![last; usize::try_from(ROWS).unwrap()]);
+    assert_eq!(seen().await, vec![last; usize::try_from(ROWS).unwrap()]);
     part = tokio::task::spawn_blocking(move || {
         part.crash_and_restart();
         part
     })
     .await
     .unwrap();
-    assert_eq!(clicks(&store).await, vec![last; usize::try_from(ROWS).unwrap()]);
+    assert_eq!(seen().await, vec![last; usize::try_from(ROWS).unwrap()]);
     drop(part);
 }
 

@@ -37,12 +37,12 @@ pub struct Examined {
     pub shortcomings: Vec<String>,
 }
 
-/// Opens the store and looks at its server.
+/// Looks at a store and its server; changes nothing.
 ///
 /// # Errors
-/// Those of [`ClickHouseStore::open`].
+/// Those of [`ClickHouseStore::open_existing`].
 pub async fn examine(settings: &Settings) -> Result<Examined, StoreError> {
-    let ClickHouseStore(connection) = ClickHouseStore::open(settings).await?;
+    let ClickHouseStore(connection) = ClickHouseStore::open_existing(settings).await?;
     const DOING: &str = "examining the server";
     let server: Server = connection.one(DOING, connection.statement(EXAMINE)).await?;
     let most_parts = server.most_parts.unwrap_or(0);

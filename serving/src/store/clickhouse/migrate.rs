@@ -15,6 +15,7 @@ const CREATE_DATABASE: &str = include_str!("../../../../sql/clickhouse/80_create
 const CLUSTER: &str = include_str!("../../../../sql/clickhouse/cluster/001_create_distributed_tables.sql");
 const USE_TIERS: &str = include_str!("../../../../sql/clickhouse/91_use_tiers.sql");
 const MOVE_TO_COLD: &str = include_str!("../../../../sql/clickhouse/92_move_to_cold.sql");
+const COUNT_SHARDED: &str = include_str!("../../../../sql/clickhouse/93_count_sharded.sql");
 /// What stands for all shards of a cluster.
 const SHARDED: [&str; 4] = ["rollup", "mark", "generation", "writer_status"];
 const READ_VERSION: &str = include_str!("../../../../sql/clickhouse/81_read_schema_version.sql");
@@ -32,17 +33,13 @@ pub struct Layout {
 /// Brings the database to the newest schema, in this layout. May be repeated.
 ///
 /// # Errors
-/// Unavailable when the server does not answer, or the user may not, or there is no such cluster or policy.
+/// Unavailable when the server does not answer, or the user may not, or there is no such cluster or policy; corrupt when the
+/// tables are there in another layout.
 pub async fn lay_out(settings: &Settings, layout: Layout) -> Result<(), StoreError> {
     const DOING: &str = "laying out the tables";
     let connection = Connection::new(settings)?;
     if layout.cluster {
-        create_database(&connection, &settings.database).await?;
-        for sql in
-            MIGRATIONS.iter().flat_map(|m| statements(m)).filter_map(|sql| local(&sql)).chain(statements(CLUSTER))
-        {
-            connection.run(DOING, connection.statement(&sql)).await?;
-        }
+        shard(&connection, &settings.database).await?;
     }
     migrate(&connection, &settings.database).await?;
     if let Some(days) = layout.cold_after_days {
@@ -52,6 +49,23 @@ pub async fn lay_out(settings: &Settings, layout: Layout) -> Result<(), StoreErr
         connection.run(DOING, cold).await?;
     }
     Ok(())
+}
+
+/// Makes this node's own tables, and in the place of [`MIGRATIONS`]' tables those that stand for all shards.
+async fn shard(connection: &Connection, database: &str) -> Result<(), StoreError> {
+    const DOING: &str = "making the tables of a cluster";
+    create_database(connection, database).await?;
+    let own = MIGRATIONS.into_iter().flat_map(statements).filter_map(|sql| local(&sql));
+    for sql in own.chain(statements(CLUSTER)) {
+        connection.run(DOING, connection.statement(&sql)).await?;
+    }
+    let sharded: Number = connection.one(DOING, connection.statement(COUNT_SHARDED)).await?;
+    if usize::try_from(sharded.number) == Ok(SHARDED.len()) {
+        return Ok(());
+    }
+    Err(StoreError::Corrupt(format!(
+        "{database} has the tables of a single node: lay a cluster out in another database"
+    )))
 }
 
 /// A node's own table for one that is to stand for all shards.
@@ -81,6 +95,16 @@ pub(super) async fn migrate(connection: &Connection, database: &str) -> Result<u
         connection.run(DOING, connection.statement(WRITE_VERSION).param("number", number)).await?;
     }
     Ok(missing.len())
+}
+
+/// Whether the schema is this program's; changes nothing.
+pub(super) async fn check(connection: &Connection, database: &str) -> Result<(), StoreError> {
+    let (applied, newest) = (applied(connection).await?, MIGRATIONS.len());
+    if applied == newest {
+        return Ok(());
+    }
+    let why = format!("{database} has schema {applied} and not {newest}: clickledger serving migrate");
+    Err(StoreError::Unavailable { doing: "looking at the schema".to_owned(), why })
 }
 
 /// How many migrations were applied.

@@ -53,6 +53,16 @@ impl ClickHouseStore {
         }
         Ok(Self(connection))
     }
+
+    /// Connects to a store that is there, and makes nothing.
+    ///
+    /// # Errors
+    /// As [`ClickHouseStore::open`]; unavailable also when the tables are missing or of another version.
+    pub async fn open_existing(settings: &Settings) -> Result<Self, StoreError> {
+        let connection = Connection::new(settings)?;
+        migrate::check(&connection, &settings.database).await?;
+        Ok(Self(connection))
+    }
 }
 
 #[async_trait]
