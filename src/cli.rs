@@ -397,7 +397,8 @@ pub enum Settlement {
         clickledger settlement verify http://127.0.0.1:8081/v1/reports/reconcile/2026-01-05/files"
     )]
     Verify {
-        /// The folder that holds manifest.json and manifest.sig, or http://HOST:PORT/v1/reports/reconcile/DAY/files.
+        /// The folder that holds manifest.json and manifest.sig, its URL in an object store (s3://BUCKET/PATH), or
+        /// http://HOST:PORT/v1/reports/reconcile/DAY/files.
         #[arg(value_name = "FOLDER|URL")]
         folder: PathBuf,
         /// The API key, for a URL.

@@ -26,6 +26,8 @@ pub struct Settings {
     /// Kafka instead of the embedded log, which is then the gateway's spool.
     #[cfg(feature = "kafka")]
     pub kafka: shared::event_log::kafka::Settings,
+    /// Where lake and publications are, where that is not the data folder.
+    pub object_store: lake::stores::Settings,
     /// The counting rules.
     pub counting: Counting,
     /// Click → log.
@@ -51,6 +53,7 @@ impl Default for Settings {
             retention: LogRetention::default(),
             #[cfg(feature = "kafka")]
             kafka: shared::event_log::kafka::Settings::default(),
+            object_store: lake::stores::Settings::default(),
             counting: Counting::default(),
             gateway: gateway::Settings::default(),
             speed: speed::Settings::default(),
@@ -135,6 +138,7 @@ impl Settings {
         problems.extend(self.log.problems().into_iter().map(|p| Problem::new(format!("log.{}", p.field), p.why)));
         #[cfg(feature = "kafka")]
         problems.extend(self.kafka.problems());
+        problems.extend(self.object_store.problems());
         problems.extend(self.counting.problems().into_iter().map(|why| Problem::new("counting", why)));
         problems.extend(self.gateway.problems());
         problems.extend(self.speed.problems());

@@ -1,6 +1,7 @@
 //! The composition root: turns settings into adapters and adapters into layers. The only file that names every
 //! crate, and the only one that knows which implementation stands behind a port.
 
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
@@ -80,17 +81,28 @@ impl Parts {
     /// The lake.
     ///
     /// # Errors
-    /// When its folder cannot be made.
+    /// When its folder cannot be made, or its store not be opened.
     pub fn lake_root(&self) -> anyhow::Result<lake::LakeRoot> {
-        Ok(lake::LakeRoot::open_folder(&self.folder.lake())?.with_clock(self.clock()))
+        let stores = &self.settings.object_store;
+        Ok(stores.root(&stores.lake_url, &self.folder.lake())?.with_clock(self.clock()))
     }
 
     /// The root that holds `settlement/` and `reports/`.
     ///
     /// # Errors
-    /// When its folder cannot be made.
+    /// When its folder cannot be made, or its store not be opened.
     pub fn data_root(&self) -> anyhow::Result<lake::LakeRoot> {
-        Ok(lake::LakeRoot::open_folder(self.folder.root())?.with_clock(self.clock()))
+        let stores = &self.settings.object_store;
+        Ok(stores.root(&stores.published_url, self.folder.root())?.with_clock(self.clock()))
+    }
+
+    /// Where something published lies, as `settlement verify` takes it: a folder, or a URL.
+    ///
+    /// # Errors
+    /// As [`Parts::data_root`].
+    pub fn published(&self, relative: &str) -> anyhow::Result<PathBuf> {
+        let root = self.data_root()?;
+        Ok(root.folder().map_or_else(|| format!("{}{relative}", root.url()).into(), |folder| folder.join(relative)))
     }
 
     /// The serving store.

@@ -9,6 +9,8 @@ mod kill;
 mod law;
 mod money;
 mod naive;
+#[cfg(feature = "s3")]
+mod object_store;
 mod oracle;
 mod privacy;
 mod proof;

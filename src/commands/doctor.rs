@@ -18,7 +18,7 @@ const SLOW_SYNC: Duration = Duration::from_millis(20);
 const SYNCS: u32 = 20;
 
 /// What a check found.
-enum Found {
+pub(super) enum Found {
     Good(String),
     /// It works, but somebody should look.
     Look(String),
@@ -26,7 +26,6 @@ enum Found {
 }
 
 pub(super) async fn run(parts: &Parts, output: Output) -> super::Done {
-    #[cfg_attr(not(feature = "kafka"), allow(unused_mut))] // without it there is nothing to add
     let mut checks: Vec<(&str, Found)> = vec![
         ("data folder", folder(parts)),
         ("disk sync", sync(parts)),
@@ -40,6 +39,7 @@ pub(super) async fn run(parts: &Parts, output: Output) -> super::Done {
         ("serving port", port(parts.settings().serving.listen)),
         ("open files", open_files()),
     ];
+    checks.extend(super::doctor_stores::checks(parts).await);
     #[cfg(feature = "kafka")]
     if parts.has_broker() {
         checks.push(("Kafka topics", topics(parts).await));

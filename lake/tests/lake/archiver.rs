@@ -26,7 +26,7 @@ fn lake() -> LakeRoot {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_record_is_archived_once_on_a_real_disk() {
     let dir = tempfile::tempdir().unwrap();
-    let root = LakeRoot::open(dir.path().join("data/lake").to_str().unwrap()).unwrap();
+    let root = LakeRoot::open_folder(&dir.path().join("data/lake")).unwrap();
     let world = World::with(0..500, 0..40).await;
     let ends = world.archiver(&root, eager(100)).drain().await.unwrap();
     assert_eq!(ends.events, world.events.bounds().await.unwrap().end);

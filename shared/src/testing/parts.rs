@@ -43,6 +43,12 @@ impl Part {
         }
     }
 
+    /// Whether it is the caller's own, which may do with it what it likes.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        self.starter.is_some()
+    }
+
     /// Kills the part where it stands (SIGKILL) and starts it again on the same data and port.
     ///
     /// # Panics
