@@ -14,6 +14,8 @@ mod object_store;
 mod oracle;
 mod privacy;
 mod proof;
+#[cfg(feature = "s3")]
+mod readers;
 mod redo;
 mod rerun;
 mod support;

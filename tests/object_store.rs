@@ -7,9 +7,11 @@ use std::time::Duration;
 use clickledger::client::Client;
 use clickledger::settings::Settings;
 use clickledger::wiring::Parts;
+use lake::LakeRoot;
 use serde_json::{Value, json};
 use shared::testing::s3::S3;
 
+use crate::readers;
 use crate::rerun::{copy_folder, settlement_bytes};
 use crate::support::Ledger;
 
@@ -97,6 +99,16 @@ async fn a_day_settles_on_s3_to_the_same_bytes_as_in_a_folder() {
     for (ours, theirs) in local.iter().zip(&remote) {
         assert_eq!(String::from_utf8_lossy(&ours.1), String::from_utf8_lossy(&theirs.1), "{}", ours.0);
     }
+    let reach = [
+        ("AWS_ENDPOINT_URL", s3.endpoint()),
+        ("AWS_ALLOW_HTTP", "true"),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_ACCESS_KEY_ID", &s3.access_key_id),
+        ("AWS_SECRET_ACCESS_KEY", &s3.secret_access_key),
+    ];
+    readers::agree(&parts(&s3, &there).lake_root().unwrap(), &url(&s3, "lake"), &reach).await;
+    let lake = here.data().join("lake");
+    readers::agree(&LakeRoot::open_folder(&lake).unwrap(), lake.to_str().unwrap(), &[]).await;
     every_command_works_there(&there, &place, &person(&here));
     served(there, &local).await;
 }

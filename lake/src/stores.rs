@@ -145,18 +145,16 @@ impl Settings {
 
     /// The store that `url` names; its paths start at the bucket's root.
     fn open(&self, url: &Url) -> Result<Arc<dyn ObjectStore>, Error> {
-        let opened = match kind(url) {
+        let opened: Result<Arc<dyn ObjectStore>, String> = match kind(url) {
             #[cfg(feature = "s3")]
             Some(Kind::S3) => self.s3(url),
             #[cfg(feature = "gcs")]
             Some(Kind::Gcs) => self.gcs(url),
             #[cfg(feature = "azure")]
             Some(Kind::Azure) => self.azure(url),
-            #[allow(unreachable_patterns)] // only where all are built in
-            Some(kind) => {
-                return Err(Error::Invalid(format!("{url}: this program was built without {kind:?} stores")));
-            }
-            None => return Err(Error::Invalid(format!("{url}: use s3://, gs:// or az://"))),
+            #[allow(unreachable_patterns)] // where all are built in
+            Some(kind) => Err(format!("this program was built without {kind:?}")),
+            None => Err("use s3://, gs:// or az://".to_owned()),
         };
         opened.map_err(|why| Error::Invalid(format!("cannot open {url}: {why}")))
     }
@@ -196,7 +194,7 @@ mod clients {
             options.extend(own.into_iter().filter(|(_, v)| !v.is_empty()).map(|(k, v)| (k, v.clone())));
             let builder = AmazonS3Builder::new().with_client_options(self.client()).with_retry(self.retry());
             let builder = options.into_iter().fold(builder, |b, (key, value)| b.with_config(key, value));
-            // After the options: an address of the whole bucket or a switched-off condition in the environment is not ours.
+            // After the options: the environment can neither name another bucket nor switch the condition off.
             let store = builder.with_url(url.as_str()).with_conditional_put(S3ConditionalPut::ETagMatch).build();
             Ok(Arc::new(store.map_err(|e| e.to_string())?))
         }
