@@ -1,5 +1,5 @@
 //! Twenty SIGKILLs of the real binary under HTTP load, across all roles; then drain, batch, reconcile: on the embedded
-//! log, and on Kafka with the broker killed too. Only settings differ. The client's journal says what was acknowledged and
+//! log, on Kafka with the broker killed too, and on S3 with the store killed too. Only settings differ. The client's journal says what was acknowledged and
 //! what was ever sent; nothing may be lost, doubled or invented.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clickledger::client::Client;
-use clickledger::settings::Settings;
 use clickledger::simulate::{self, Label, Live, World};
 use clickledger::wiring::Parts;
 use lake::convert::events_from_batch;
@@ -118,16 +117,26 @@ fn twenty_kills_under_load_lose_nothing_and_double_nothing() {
 #[test]
 fn on_kafka_twenty_kills_and_two_of_the_broker_lose_nothing_and_double_nothing() {
     let mut ledger = Ledger::new();
-    let broker = Part::start("kafka", "KAFKA_BOOTSTRAP", &ledger.path().join("kafka"));
+    let mut broker = Part::start("kafka", "KAFKA_BOOTSTRAP", &ledger.path().join("kafka"));
     ledger.set("KAFKA__BOOTSTRAP", &broker.address);
     ledger.set("KAFKA__REPLICATION", 1);
     ledger.set("KAFKA__MIN_IN_SYNC", 1);
     ledger.set("KAFKA__PARTITIONS", 4);
     ledger.ok(&["kafka", "ensure"]);
-    survive(ledger, Some(broker));
+    survive(ledger, Some(Box::new(move || broker.crash_and_restart())));
 }
 
-fn survive(mut ledger: Ledger, mut broker: Option<Part>) {
+#[cfg(feature = "s3")]
+#[test]
+fn on_s3_twenty_kills_and_two_of_the_store_lose_nothing_and_double_nothing() {
+    let mut ledger = Ledger::new();
+    let mut s3 = shared::testing::s3::S3::start(&ledger.path().join("objects"));
+    crate::object_store::keep_in(&mut ledger, &s3);
+    survive(ledger, Some(Box::new(move || s3.crash_and_restart())));
+}
+
+/// `crash` kills the part that this ledger works on, and starts it again.
+fn survive(mut ledger: Ledger, mut crash: Option<Box<dyn FnMut()>>) {
     let gateway = free_port();
     ledger.set("GATEWAY__LISTEN", gateway);
     ledger.set("SERVING__LISTEN", free_port());
@@ -138,7 +147,7 @@ fn survive(mut ledger: Ledger, mut broker: Option<Part>) {
     ledger.set("LAKE__FLUSH_AGE", "500ms");
     ledger.set("LOG__SEGMENT_BYTES", "256KiB");
     furnish(&ledger);
-    let parts = Parts::new(Settings { data: ledger.data(), ..Settings::default() });
+    let parts = ledger.parts();
 
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let stop = Arc::new(AtomicBool::new(false));
@@ -152,15 +161,15 @@ fn survive(mut ledger: Ledger, mut broker: Option<Part>) {
         // Every role dies at least four times; chance says when within its life.
         let role = ROLES[kill % ROLES.len()];
         let child = children.get_mut(role).unwrap();
-        // A role that starts while the broker is away says so (75) and is started again, as a supervisor would.
+        // A role that starts while the part is away says so (75) and is started again, as a supervisor would.
         let ended = child.try_wait().unwrap();
-        let may_end = ended.is_none_or(|status| broker.is_some() && status.code() == Some(75));
+        let may_end = ended.is_none_or(|status| crash.is_some() && status.code() == Some(75));
         assert!(may_end, "{role} ended by itself ({ended:?}):\n{}", ledger.log(role));
         child.kill().unwrap();
         child.wait().unwrap();
         *child = ledger.spawn(role, &[role]);
-        if let Some(broker) = broker.as_mut().filter(|_| kill % 8 == 5) {
-            broker.crash_and_restart();
+        if let Some(crash) = crash.as_mut().filter(|_| kill % 8 == 5) {
+            crash();
         }
     }
     std::thread::sleep(Duration::from_millis(1_500));
@@ -202,8 +211,8 @@ async fn check(ledger: &Ledger, parts: &Parts, sent: &BTreeSet<String>, acknowle
             *verdicts.entry(verdict.clone()).or_default() += n.as_u64().unwrap();
         }
         let settled = ledger.ok(&["reconcile", "run", "--force", "--date", &day]).json();
-        let folder = format!("data/{}", settled["settlement"]["folder"].as_str().unwrap());
-        ledger.ok(&["settlement", "verify", &folder]);
+        let place = parts.published(settled["settlement"]["folder"].as_str().unwrap()).unwrap();
+        ledger.ok(&["settlement", "verify", place.to_str().unwrap()]);
     }
     verdicts.retain(|_, n| *n > 0);
     assert_eq!(verdicts, naive.verdicts, "I9: verdicts");

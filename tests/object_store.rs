@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clickledger::client::Client;
-use clickledger::settings::Settings;
 use clickledger::wiring::Parts;
-use lake::LakeRoot;
 use serde_json::{Value, json};
 use shared::testing::s3::S3;
 
@@ -32,31 +30,21 @@ fn twins(s3: &S3) -> (Ledger, Ledger) {
     here.ok(&["import", "history.ndjson"]);
     copy_folder(&here.data(), &there.data());
     std::fs::remove_dir_all(there.data().join("settlement")).unwrap();
-    let secret = there.path().join("secret");
-    std::fs::write(&secret, &s3.secret_access_key).unwrap();
-    there.set("OBJECT_STORE__LAKE_URL", url(s3, "lake"));
-    there.set("OBJECT_STORE__PUBLISHED_URL", url(s3, "published"));
-    there.set("OBJECT_STORE__ENDPOINT", s3.endpoint());
-    there.set("OBJECT_STORE__ALLOW_HTTP", true);
-    there.set("OBJECT_STORE__ACCESS_KEY_ID", &s3.access_key_id);
-    there.set("OBJECT_STORE__SECRET_ACCESS_KEY_FILE", secret.display());
+    keep_in(&mut there, s3);
     (here, there)
 }
 
-fn url(s3: &S3, name: &str) -> String {
-    format!("s3://{}/product-{}/{name}", s3.bucket, std::process::id())
-}
-
-/// The same settings for a reader in this process.
-fn parts(s3: &S3, ledger: &Ledger) -> Parts {
-    let mut settings = Settings { data: ledger.data(), ..Settings::default() };
-    settings.object_store.lake_url = url(s3, "lake");
-    settings.object_store.published_url = url(s3, "published");
-    settings.object_store.endpoint = s3.endpoint().to_owned();
-    settings.object_store.allow_http = true;
-    settings.object_store.access_key_id.clone_from(&s3.access_key_id);
-    settings.object_store.secret_access_key_file = ledger.path().join("secret");
-    Parts::new(settings)
+/// Settings that keep lake and publications in the bucket.
+pub(crate) fn keep_in(ledger: &mut Ledger, s3: &S3) {
+    let secret = ledger.path().join("secret");
+    std::fs::write(&secret, &s3.secret_access_key).unwrap();
+    let name = ledger.path().file_name().unwrap().to_string_lossy().into_owned();
+    ledger.set("OBJECT_STORE__LAKE_URL", format!("s3://{}/{name}/lake", s3.bucket));
+    ledger.set("OBJECT_STORE__PUBLISHED_URL", format!("s3://{}/{name}/published", s3.bucket));
+    ledger.set("OBJECT_STORE__ENDPOINT", s3.endpoint());
+    ledger.set("OBJECT_STORE__ALLOW_HTTP", true);
+    ledger.set("OBJECT_STORE__ACCESS_KEY_ID", &s3.access_key_id);
+    ledger.set("OBJECT_STORE__SECRET_ACCESS_KEY_FILE", secret.display());
 }
 
 /// Somebody of the history.
@@ -88,8 +76,8 @@ async fn a_day_settles_on_s3_to_the_same_bytes_as_in_a_folder() {
         assert_eq!(ledger.run(&[&BATCH[..], &["--force"]].concat()).code, 99, "merged files give the same gold");
         assert_eq!(ledger.run(&["reconcile", "run", "--date", DAY]).code, 99, "it is settled");
     }
-    let place = format!("{}/settlement/day={DAY}/v=1", url(&s3, "published"));
-    let copy = download(&parts(&s3, &there), &place, &folder.path().join("copy")).await;
+    let place = there.parts().published(&format!("settlement/day={DAY}/v=1")).unwrap().display().to_string();
+    let copy = download(&there.parts(), &place, &folder.path().join("copy")).await;
     let name = |files: std::collections::BTreeMap<PathBuf, Vec<u8>>| -> Vec<(String, Vec<u8>)> {
         files.into_iter().map(|(path, bytes)| (path.file_name().unwrap().to_str().unwrap().to_owned(), bytes)).collect()
     };
@@ -106,9 +94,10 @@ async fn a_day_settles_on_s3_to_the_same_bytes_as_in_a_folder() {
         ("AWS_ACCESS_KEY_ID", &s3.access_key_id),
         ("AWS_SECRET_ACCESS_KEY", &s3.secret_access_key),
     ];
-    readers::agree(&parts(&s3, &there).lake_root().unwrap(), &url(&s3, "lake"), &reach).await;
-    let lake = here.data().join("lake");
-    readers::agree(&LakeRoot::open_folder(&lake).unwrap(), lake.to_str().unwrap(), &[]).await;
+    let lake = there.parts().lake_root().unwrap();
+    readers::agree(&lake, lake.url().as_str(), &reach).await;
+    let lake = here.parts().lake_root().unwrap();
+    readers::agree(&lake, lake.folder().unwrap().to_str().unwrap(), &[]).await;
     every_command_works_there(&there, &place, &person(&here));
     served(there, &local).await;
 }

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use clickledger::settings::Settings;
+use clickledger::wiring::Parts;
 use serde_json::Value;
 
 /// A data folder and the binary that works on it.
@@ -43,6 +45,12 @@ impl Ledger {
 
     pub(crate) fn data(&self) -> PathBuf {
         self.folder.path().join("data")
+    }
+
+    /// The parts of this process on the same settings.
+    pub(crate) fn parts(&self) -> Parts {
+        let data = ("CLICKLEDGER__DATA".to_owned(), self.data().display().to_string());
+        Parts::new(Settings::load(None, self.env.iter().cloned().chain([data])).unwrap())
     }
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
