@@ -101,8 +101,10 @@ impl Parts {
     /// # Errors
     /// As [`Parts::data_root`].
     pub fn published(&self, relative: &str) -> anyhow::Result<PathBuf> {
-        let root = self.data_root()?;
-        Ok(root.folder().map_or_else(|| format!("{}{relative}", root.url()).into(), |folder| folder.join(relative)))
+        if self.settings.object_store.published_url.is_empty() {
+            return Ok(self.folder.root().join(relative));
+        }
+        Ok(format!("{}{relative}", self.data_root()?.url()).into())
     }
 
     /// The serving store.

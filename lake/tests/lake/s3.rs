@@ -14,12 +14,13 @@ use lake::table::{Committed, Txn};
 use lake::tables::{BRONZE_EVENTS, Column, ColumnType, TableDef};
 use lake::{LakeRoot, Table};
 use object_store::PutMode;
+use object_store::memory::InMemory;
 use shared::config::Span;
 use shared::error::ErrorKind;
 use shared::testing::s3::S3;
 use shared::time::Day;
 
-use crate::help::{Watched, World, append, bronze, eager, payload};
+use crate::help::{Fault, Faulty, Watched, World, append, bronze, eager, memory_lake, payload};
 
 const WRITERS: i64 = 4;
 /// Commits of each writer.
@@ -73,7 +74,7 @@ async fn a_bucket_is_a_lake() {
     four_writers_of_one_table_win_one_version_each_and_lose_nothing(&s3, &stores).await;
     archivers_on_the_same_partitions_archive_every_record_once(&s3, &stores).await;
     a_large_file_goes_in_parts_and_comes_back_whole(&lake(&s3, &stores, "large")).await;
-    what_is_missing_is_said(&s3, &stores).await;
+    a_stranger_is_turned_away(&s3, &stores).await;
 }
 
 async fn an_object_is_created_once(root: &LakeRoot) {
@@ -142,14 +143,19 @@ async fn a_large_file_goes_in_parts_and_comes_back_whole(root: &LakeRoot) {
     assert_eq!((done.files, done.staged), (0, 0), "parts are no files of the table");
 }
 
-async fn what_is_missing_is_said(s3: &S3, stores: &Stores) {
-    let elsewhere = stores.root("s3://no-such-bucket/lake", std::path::Path::new("")).unwrap();
-    let error = probe(&elsewhere, "try").await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-    assert!(error.to_string().contains("no-such-bucket"), "{error}");
+async fn a_stranger_is_turned_away(s3: &S3, stores: &Stores) {
     let strangers = Stores { access_key_id: "stranger".to_owned(), ..stores.clone() };
-    let error = Table::open(&lake(s3, &strangers, "writers"), &NUMBERS).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    let root = lake(s3, &strangers, "writers");
+    for error in [probe(&root, "try").await.unwrap_err(), Table::open(&root, &NUMBERS).await.unwrap_err()] {
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_creates_an_object_twice_is_found_out() {
+    let careless = Faulty::new(Arc::new(InMemory::new()), Fault::ReplaceExisting, 0, i64::MAX);
+    assert!(!probe(&memory_lake(careless), "try").await.unwrap().creates_once);
+    assert!(probe(&memory_lake(Arc::new(InMemory::new())), "try").await.unwrap().creates_once);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
