@@ -27,6 +27,8 @@ pub mod root;
 pub mod run_record;
 mod schema;
 pub mod sort;
+#[cfg(any(feature = "azure", feature = "gcs", feature = "s3"))]
+mod store_clients;
 pub mod stores;
 pub mod subject;
 pub mod table;

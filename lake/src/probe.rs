@@ -20,7 +20,7 @@ const WRITERS: usize = 8;
 
 /// What was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Found {
+pub struct Tried {
     /// Whether of several that create one object at once, and of those that come later, one wins and what it wrote stays.
     pub creates_once: bool,
     /// The median time of a small put.
@@ -33,7 +33,7 @@ pub struct Found {
 ///
 /// # Errors
 /// `Unavailable` when the store does not answer, does not let us in, or has no such bucket.
-pub async fn probe(root: &LakeRoot, name: &str) -> Result<Found, Error> {
+pub async fn probe(root: &LakeRoot, name: &str) -> Result<Tried, Error> {
     let (store, folder) = (root.store(), root.path(".doctor").join(name));
     let failed = |e| Error::unavailable(format!("trying {}", root.url()), e);
     let (mut creates_once, mut times, mut ahead) = (true, Vec::new(), 0);
@@ -50,7 +50,7 @@ pub async fn probe(root: &LakeRoot, name: &str) -> Result<Found, Error> {
     }
     times.sort_unstable();
     let put = times.get(times.len() / 2).copied().unwrap_or_default();
-    Ok(Found { creates_once, put, ahead_micros: ahead })
+    Ok(Tried { creates_once, put, ahead_micros: ahead })
 }
 
 /// Whether exactly one of several writers at once, and of one that comes later, creates the object.

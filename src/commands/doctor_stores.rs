@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ::lake::LakeRoot;
-use ::lake::probe::probe;
+use ::lake::probe::{Tried, probe};
 use shared::config::Span;
 
 use super::doctor::Found;
@@ -28,28 +28,22 @@ pub(super) async fn checks(parts: &Parts) -> Vec<(&'static str, Found)> {
 
 async fn store(root: &LakeRoot) -> Found {
     let name = format!("{}-{}", root.clock().now().0, std::process::id());
-    let found = match probe(root, &name).await {
-        Ok(found) => found,
-        Err(e) => {
-            let fix = "check that the bucket exists, object_store.endpoint, region and access key, and that this key may \
-                       list, read, write and delete there";
-            return Found::Bad(format!("{e}: {fix}"));
-        }
-    };
-    let Some(skew) = found.ahead_micros.checked_abs().filter(|micros| *micros > SKEW.as_micros()) else {
-        return judge(&found);
-    };
-    Found::Bad(format!("its clock and ours are {} s apart: set both by NTP", skew / 1_000_000))
+    let fix = "check that the bucket exists, object_store.endpoint, region and access key, and that this key may list, \
+               read, write and delete there";
+    match probe(root, &name).await {
+        Ok(tried) => judge(&tried),
+        Err(e) => Found::Bad(format!("{e}: {fix}")),
+    }
 }
 
-fn judge(found: &::lake::probe::Found) -> Found {
-    let put = found.put;
-    if !found.creates_once {
-        return Found::Bad(
-            "several writers created one object (If-None-Match is not obeyed): commits would be lost; use a store that \
-             obeys it, such as S3, MinIO or R2"
-                .to_owned(),
-        );
+fn judge(tried: &Tried) -> Found {
+    let (put, ahead) = (tried.put, tried.ahead_micros);
+    if !tried.creates_once {
+        let why = "several writers created one object (If-None-Match is not obeyed): commits would be lost";
+        return Found::Bad(format!("{why}; use a store that obeys it, such as S3, MinIO or R2"));
+    }
+    if ahead.saturating_abs() > SKEW.as_micros() {
+        return Found::Bad(format!("its clock is {} s ahead of ours: set both by NTP", ahead / 1_000_000));
     }
     if put > SLOW_PUT {
         return Found::Look(format!("creates once; {put:.1?} a put: raise lake.flush_age, or use a nearer store"));
