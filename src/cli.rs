@@ -120,11 +120,24 @@ pub enum Command {
     #[cfg(feature = "kafka")]
     #[command(subcommand)]
     Kafka(Kafka),
+    /// The ad directory's tables in PostgreSQL.
+    #[cfg(feature = "postgres")]
+    #[command(subcommand)]
+    Postgres(Postgres),
     /// The settings.
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Check this machine and folder: disk sync, ports, log, lake, keys, clock; says what to change.
     Doctor,
+}
+
+/// `postgres`.
+#[cfg(feature = "postgres")]
+#[derive(Debug, Subcommand)]
+pub enum Postgres {
+    /// Make the tables and the roles clickledger_reader and clickledger_writer where they are missing, as their owner.
+    #[command(after_help = "Example:\n  clickledger postgres ensure --config production.toml")]
+    Ensure,
 }
 
 /// `kafka`.

@@ -26,6 +26,9 @@ pub struct Settings {
     /// Kafka instead of the embedded log, which is then the gateway's spool.
     #[cfg(feature = "kafka")]
     pub kafka: shared::event_log::kafka::Settings,
+    /// The ad directory in PostgreSQL instead of a file.
+    #[cfg(feature = "postgres")]
+    pub postgres: shared::directory::postgres::Settings,
     /// The counting rules.
     pub counting: Counting,
     /// Click → log.
@@ -51,6 +54,8 @@ impl Default for Settings {
             retention: LogRetention::default(),
             #[cfg(feature = "kafka")]
             kafka: shared::event_log::kafka::Settings::default(),
+            #[cfg(feature = "postgres")]
+            postgres: shared::directory::postgres::Settings::default(),
             counting: Counting::default(),
             gateway: gateway::Settings::default(),
             speed: speed::Settings::default(),
@@ -135,6 +140,10 @@ impl Settings {
         problems.extend(self.log.problems().into_iter().map(|p| Problem::new(format!("log.{}", p.field), p.why)));
         #[cfg(feature = "kafka")]
         problems.extend(self.kafka.problems());
+        #[cfg(feature = "postgres")]
+        if self.postgres.is_used() {
+            problems.extend(self.postgres.problems());
+        }
         problems.extend(self.counting.problems().into_iter().map(|why| Problem::new("counting", why)));
         problems.extend(self.gateway.problems());
         problems.extend(self.speed.problems());

@@ -161,7 +161,7 @@ impl Parts {
 
     /// The ad directory, read again whenever it changes, until `shutdown`.
     fn directory(&self, shutdown: &Shutdown) -> anyhow::Result<Arc<DirectoryHandle>> {
-        let handle = Arc::new(DirectoryHandle::open(self.folder.ads())?);
+        let handle = self.directory_handle(shutdown)?;
         let fresh = handle.clone();
         self.refresh("ad directory", shutdown, move || Ok(fresh.refresh().map(|_| ())?));
         Ok(handle)
@@ -233,9 +233,9 @@ impl Parts {
         let deps = gateway::Deps {
             events: logs.events,
             dead_letters: logs.dead_letters,
-            directory: Arc::new(DirectoryHandle::open(self.folder.ads())?),
+            directory: self.directory_handle(shutdown)?,
             keys: self.signing_keys()?,
-            dedup: Arc::new(gateway::dedup::MemoryDedup::new(&settings.dedup)),
+            dedup: self.dedup(&chance)?,
             salts: Arc::new(gateway::ip_hash::Salts::open(Some(salts), settings.ip_hash.clone(), chance.clone())?),
             issuers: self.issuers(shutdown)?,
             chance,

@@ -74,6 +74,8 @@ fn heavy_libraries_stay_behind_their_fences() {
         ("deltalake", ["lake/src", "-"]),
         ("datafusion", ["batch/src", "-"]),
         ("rdkafka", ["shared/src/event_log/kafka", "-"]),
+        ("redis", ["gateway/src/dedup/redis", "-"]),
+        ("tokio_postgres", ["shared/src/directory/postgres", "-"]),
         ("axum::", ["gateway/src", "serving/src"]),
     ] {
         for file in sources() {

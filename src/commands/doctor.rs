@@ -1,5 +1,7 @@
 //! `doctor`: checks this machine and folder, and says what to change.
 
+mod stores;
+
 use std::fs::File;
 use std::io::Write;
 use std::time::Duration;
@@ -26,7 +28,7 @@ enum Found {
 }
 
 pub(super) async fn run(parts: &Parts, output: Output) -> super::Done {
-    #[cfg_attr(not(feature = "kafka"), allow(unused_mut))] // without it there is nothing to add
+    #[allow(unused_mut)] // without its features there is nothing to add
     let mut checks: Vec<(&str, Found)> = vec![
         ("data folder", folder(parts)),
         ("disk sync", sync(parts)),
@@ -44,6 +46,10 @@ pub(super) async fn run(parts: &Parts, output: Output) -> super::Done {
     if parts.has_broker() {
         checks.push(("Kafka topics", topics(parts).await));
     }
+    #[cfg(feature = "redis")]
+    checks.extend(stores::redis(parts).await.map(|found| ("Redis", found)));
+    #[cfg(feature = "postgres")]
+    checks.extend(stores::postgres(parts).await.map(|found| ("PostgreSQL", found)));
     let mut report = Report::new(&["check", "state", "finding"]);
     let mut bad = 0;
     for (check, found) in &checks {

@@ -18,6 +18,8 @@ mod kafka;
 mod keys;
 mod lake;
 mod ledger;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod prices;
 mod privacy;
 mod reconcile;
@@ -59,7 +61,7 @@ pub(crate) async fn run(cli: Cli) -> Done {
         Command::Lake(args) => lake::run(parts, args, output).await,
         Command::Simulate(args) => simulate::run(&parts, &args).await,
         Command::Import(args) => import::run(&parts, &args.files, output).await,
-        Command::Ads(command) => ads::run(&parts, command, output),
+        Command::Ads(command) => ads::run(&parts, command, output).await,
         Command::Batch(command) => batch::run(&parts, command, output).await,
         Command::Prices(command) => prices::run(&parts, command, output).await,
         Command::Reconcile(command) => reconcile::run(&parts, command).await,
@@ -74,6 +76,8 @@ pub(crate) async fn run(cli: Cli) -> Done {
         Command::Sign(args) => keys::sign(&parts, &args, output),
         #[cfg(feature = "kafka")]
         Command::Kafka(command) => kafka::run(&parts, command).await,
+        #[cfg(feature = "postgres")]
+        Command::Postgres(command) => postgres::run(&parts, command).await,
         Command::Doctor => doctor::run(&parts, output).await,
         Command::Config(_) => Ok(0),
     }
