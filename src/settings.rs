@@ -11,6 +11,10 @@ use toml::{Table, Value};
 /// The prefix of environment variables: `CLICKLEDGER__SPEED__FLUSH_INTERVAL=5s`.
 pub const ENV_PREFIX: &str = "CLICKLEDGER__";
 
+/// What a message of Kafka has beside the record.
+#[cfg(feature = "kafka")]
+const KAFKA_HEADERS: u64 = 4 * 1024;
+
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -140,6 +144,11 @@ impl Settings {
         problems.extend(self.log.problems().into_iter().map(|p| Problem::new(format!("log.{}", p.field), p.why)));
         #[cfg(feature = "kafka")]
         problems.extend(self.kafka.problems());
+        #[cfg(feature = "kafka")]
+        if self.kafka.is_used() && self.kafka.max_message_bytes.0 < self.log.max_record_bytes.0 + KAFKA_HEADERS {
+            let why = "must be 4KiB above log.max_record_bytes: Kafka would refuse what was acknowledged";
+            problems.push(Problem::new("kafka.max_message_bytes", why));
+        }
         #[cfg(feature = "postgres")]
         if self.postgres.is_used() {
             problems.extend(self.postgres.problems());

@@ -30,6 +30,8 @@ pub mod metric_names {
     pub const DIRECTORY_STALE: &str = "clickledger_directory_stale_seconds";
     /// Spooled records that arrived in the log everyone reads.
     pub const FORWARD_RECORDS: &str = "clickledger_forward_records_total";
+    /// Spooled records that the log refused for their size: kept in files until it takes them.
+    pub const FORWARD_SET_ASIDE: &str = "clickledger_forward_set_aside_records";
     /// Spooled records that have not arrived yet.
     pub const FORWARD_LAG: &str = "clickledger_forward_lag_records";
     /// HTTP requests, by `route` and `status`.
