@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test that cannot go on must say so loudly
 
 mod demo;
+mod deployment;
 mod dispute;
 mod explain;
 mod kill;

@@ -1,5 +1,6 @@
 //! `doctor`: checks this machine and folder, and says what to change.
 
+#[cfg(any(feature = "postgres", feature = "redis"))]
 mod stores;
 
 use std::fs::File;
