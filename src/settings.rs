@@ -197,11 +197,18 @@ fn set(table: &mut Table, keys: &[String], text: &str) -> Result<(), String> {
         Value::Integer(_) => Value::Integer(text.parse().map_err(|_| format!("{text:?} is not a whole number"))?),
         Value::Boolean(_) => Value::Boolean(text.parse().map_err(|_| format!("{text:?} is not true or false"))?),
         Value::Float(_) => Value::Float(text.parse().map_err(|_| format!("{text:?} is not a number"))?),
-        Value::Array(_) => Value::Array(text.split(',').map(|t| Value::String(t.trim().to_owned())).collect()),
+        Value::Array(_) => Value::Array(list(text)),
         Value::String(_) | Value::Datetime(_) => Value::String(text.to_owned()),
         Value::Table(_) => return Err(format!("{first:?} is a section; name a setting in it")),
     };
     Ok(())
+}
+
+/// The items between commas: numbers if all of them are.
+fn list(text: &str) -> Vec<Value> {
+    let items: Vec<&str> = text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
+    let numbers: Result<Vec<Value>, _> = items.iter().map(|item| item.parse().map(Value::Integer)).collect();
+    numbers.unwrap_or_else(|_| items.iter().map(|item| Value::String((*item).to_owned())).collect())
 }
 
 #[cfg(test)]
@@ -224,6 +231,18 @@ mod tests {
     }
 
     #[test]
+    fn lists_come_from_the_environment_too() {
+        let pairs = [
+            ("CLICKLEDGER__SPEED__PARTITIONS", "0, 3"),
+            ("CLICKLEDGER__LAKE__PARTITIONS", ""),
+            ("CLICKLEDGER__COUNTING__KNOWN_BOTS", "bot,curl/8"),
+        ];
+        let settings = Settings::load(None, env(&pairs)).unwrap();
+        assert_eq!((settings.speed.partitions, settings.lake.partitions), (vec![0, 3], vec![]));
+        assert_eq!(settings.counting.known_bots, ["bot", "curl/8"]);
+    }
+
+    #[test]
     fn an_unknown_key_and_an_unknown_variable_are_errors() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("c.toml");
@@ -240,6 +259,14 @@ mod tests {
         let SettingsError::Problems(problems) = error else { unreachable!("{error}") };
         let fields: Vec<_> = problems.iter().map(|p| p.field.as_str()).collect();
         assert_eq!(fields, ["region", "log.partitions"]);
+    }
+
+    #[cfg(feature = "kafka")]
+    #[test]
+    fn kafka_must_take_what_the_spool_takes() {
+        let pairs = [("CLICKLEDGER__KAFKA__BOOTSTRAP", "k:9092"), ("CLICKLEDGER__KAFKA__MAX_MESSAGE_BYTES", "1MiB")];
+        let error = Settings::load(None, env(&pairs)).unwrap_err().to_string();
+        assert!(error.contains("kafka.max_message_bytes: must be 4KiB above log.max_record_bytes"), "{error}");
     }
 
     #[test]

@@ -73,6 +73,7 @@ async fn postgres_is_an_ad_directory() {
     let mut harness = InPostgres { settings: settings.clone(), folder: tempfile::tempdir().unwrap() };
     run(&mut harness).await;
     least_rights_suffice(&part, &settings).await;
+    tls_is_used_when_it_is_asked_for_and_then_checked().await;
     figures(&mut harness).await;
 }
 
@@ -119,6 +120,21 @@ async fn least_rights_suffice(part: &Part, settings: &Settings) {
     sql(&part.address, &format!("CREATE ROLE {nobody} LOGIN")).await;
     let refused = check(&of(&nobody)).await.unwrap_err();
     assert!(refused.to_string().contains("clickledger_reader"), "{refused}");
+}
+
+async fn tls_is_used_when_it_is_asked_for_and_then_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let part = Part::start("postgres", "DATABASE_URL", folder.path());
+    let plain = database(&part, "tls").await;
+    let ca_file = folder.path().join("tls/ca.pem");
+    let checked = Settings { url: format!("{}?sslmode=require", plain.url), ca_file, ..plain.clone() };
+    assert_eq!(checked.problems(), vec![]);
+    assert_eq!(check(&checked).await.unwrap().1, 0);
+    let distrusting = Settings { ca_file: PathBuf::new(), ..checked.clone() };
+    let refused = check(&distrusting).await.unwrap_err();
+    assert!(refused.to_string().contains("ertificate"), "{refused}");
+    let no_file = Settings { ca_file: folder.path().join("nowhere.pem"), ..checked };
+    assert!(matches!(check(&no_file).await, Err(PostgresError::Settings(why)) if why.contains("nowhere.pem")));
 }
 
 /// A follower with its handle.

@@ -278,7 +278,9 @@ mod redis {
     async fn a_redis_cluster_is_a_dedup_store() {
         let folder = tempfile::tempdir().unwrap();
         let part = Part::given_or_start("redis-cluster", "REDIS_CLUSTER_URL", folder.path());
-        run(&mut Redis::new(&part, true)).await;
+        let mut redis = Redis::new(&part, true);
+        run(&mut redis).await;
+        figures(&mut redis).await;
     }
 
     /// What a request pays, for docs/redis.md: nothing is asserted of it.
@@ -300,7 +302,12 @@ mod redis {
             }
             for (what, times) in ["claim", "confirm"].iter().zip(&mut times) {
                 times.sort();
-                println!("{what} {size}: p50 {:?} p99 {:?}", times[times.len() / 2], times[times.len() * 99 / 100]);
+                let kind = if redis.settings.cluster { "cluster" } else { "one" };
+                println!(
+                    "{kind}: {what} {size}: p50 {:?} p99 {:?}",
+                    times[times.len() / 2],
+                    times[times.len() * 99 / 100]
+                );
             }
         }
     }
@@ -350,6 +357,32 @@ mod redis {
         };
         tokio::time::timeout(GUARD, free).await.expect("the claim without an answer is still held");
         assert_eq!(answered(&a, wanted(1, 1)).await, Claim::Pending, "the first one is back too");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_redis_behind_tls_and_a_password_is_asked_by_settings_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let part = Part::start("redis-tls", "REDIS_TLS_URL", folder.path());
+        // The binary does this when it starts.
+        if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+            println!("TLS has its cryptography already");
+        }
+        let password_file = folder.path().join("password");
+        std::fs::write(&password_file, "s3cret\n").unwrap();
+        let mut redis = Redis::new(&part, false);
+        redis.settings.ca_file = folder.path().join("ca.pem");
+        redis.settings.password_file = password_file.clone();
+        assert_eq!(redis.settings.problems("redis"), vec![]);
+        let [a, b] = redis.fresh(LONG, LONG).await;
+        let token = take(&a, wanted(1, 1), START).await;
+        assert_eq!(claim(&b, wanted(1, 1), START).await, Claim::Pending);
+        b.release(&[token]).await.unwrap();
+        // A certificate that is not trusted, and a wrong password.
+        let distrusting = RedisSettings { ca_file: std::path::PathBuf::new(), ..redis.settings.clone() };
+        assert!(check(&distrusting).await.is_err());
+        std::fs::write(&password_file, "guess").unwrap();
+        let said = check(&redis.settings).await.unwrap_err().to_string();
+        assert!(said.contains("password") || said.contains("uthentication"), "{said}");
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -53,6 +53,27 @@ async fn two_archivers_racing_on_one_lake_archive_every_record_once() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn archivers_that_share_the_partitions_archive_every_record_once_and_none_of_the_others() {
+    let world = World::with(0..300, 0..20).await;
+    let root = lake();
+    let all = world.events.partitions();
+    assert!(all >= 2, "there is something to share");
+    let share = |partitions: Vec<u32>| Settings { partitions, ..eager(20) };
+    let second = world.archiver(&root, share((1..all).collect()));
+    let ends = second.drain().await.unwrap();
+    assert!(!ends.events.0.contains_key(&0) && ends.dead_letters.0.is_empty(), "{ends:?}");
+    let table = Table::open(&root, &BRONZE_EVENTS).await.unwrap();
+    assert_eq!(table.transaction_version("bronze/events/0").await.unwrap(), None, "partition 0 is another's");
+    let first = world.archiver(&root, share(vec![0]));
+    append(world.events.as_ref(), (300..400).map(|n| (n, payload(n)))).await;
+    let runs = [first, second].map(|a| tokio::spawn(async move { a.drain().await.map(drop) }));
+    for run in runs {
+        run.await.unwrap().unwrap();
+    }
+    world.assert_archived(&root).await;
+}
+
 async fn stored_files(root: &LakeRoot) -> usize {
     let listed: Vec<_> = root.store().list(None).try_collect().await.unwrap();
     listed.iter().filter(|f| f.location.as_ref().contains("/day=")).count()

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::future::try_join_all;
+use futures::future::join_all;
 use redis::aio::MultiplexedConnection;
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
@@ -81,13 +81,14 @@ impl Connection {
                 }
                 all.query_async(connection).await
             }
-            // A pipeline goes to one node; a cluster is asked key by key, all at once.
+            // A pipeline goes to one node; a cluster is asked key by key, all at once, and every answer is awaited, so that
+            // one node's failure leaves no other's question half sent.
             Self::Cluster(connection) => {
                 let ask = |command: Cmd| {
                     let mut connection = connection.clone();
                     async move { command.query_async(&mut connection).await }
                 };
-                try_join_all(commands.into_iter().map(ask)).await
+                join_all(commands.into_iter().map(ask)).await.into_iter().collect()
             }
         }
     }
