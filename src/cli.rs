@@ -68,8 +68,8 @@ pub enum Command {
     Speed(Roles),
     /// The lake: with no subcommand, run the archiver; also maintenance.
     Lake(LakeArgs),
-    /// Run the query API and the dashboard.
-    Serving(Roles),
+    /// The serving store: with no subcommand, run the query API and the dashboard; also moving to another store.
+    Serving(ServingArgs),
     /// Make traffic: to a file, a URL or the log. The same seed makes the same events.
     #[command(after_help = "Examples:\n  clickledger simulate --events 100000 --seed 7 --to history.ndjson\n  \
         clickledger simulate --rate 500 --duration 1m --to http://127.0.0.1:8080")]
@@ -120,11 +120,24 @@ pub enum Command {
     #[cfg(feature = "kafka")]
     #[command(subcommand)]
     Kafka(Kafka),
+    /// The ad directory's tables in PostgreSQL.
+    #[cfg(feature = "postgres")]
+    #[command(subcommand)]
+    Postgres(Postgres),
     /// The settings.
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Check this machine and folder: disk sync, ports, log, lake, keys, clock; says what to change.
     Doctor,
+}
+
+/// `postgres`.
+#[cfg(feature = "postgres")]
+#[derive(Debug, Subcommand)]
+pub enum Postgres {
+    /// Make the tables and the roles clickledger_reader and clickledger_writer where they are missing, as their owner.
+    #[command(after_help = "Example:\n  clickledger postgres ensure --config production.toml")]
+    Ensure,
 }
 
 /// `kafka`.
@@ -175,6 +188,52 @@ pub struct LakeArgs {
     /// Archive what is in the log now, then end.
     #[arg(long)]
     pub drain: bool,
+}
+
+/// `serving`.
+#[derive(Debug, Args)]
+pub struct ServingArgs {
+    /// Something else than the API.
+    #[command(subcommand)]
+    pub command: Option<Serving>,
+    /// Roles' flags.
+    #[command(flatten)]
+    pub roles: Roles,
+}
+
+/// `serving …`.
+#[derive(Debug, Subcommand)]
+pub enum Serving {
+    /// Bring the store to the newest schema, as a user who may create tables; roles do it too, if they may.
+    #[command(after_help = "Examples:\n  clickledger serving migrate\n  \
+        clickledger serving migrate --cluster --cold-after-days 30")]
+    Migrate {
+        /// ClickHouse: tables over all shards of the cluster that the macro `cluster` names. Run it on every node.
+        #[arg(long)]
+        cluster: bool,
+        /// ClickHouse: move days this old to the volume `cold` of the storage policy `tiered`.
+        #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36_500))]
+        cold_after_days: Option<u32>,
+    },
+    /// Compare two stores that are fed from one log, by campaign and day: rows, counts and cost (exit 13 when any differs).
+    #[command(
+        after_help = "Example:\n  clickledger serving verify --left clickledger-data/serving/rollups.sqlite \\\n    \
+        --right http://clickhouse:8123/clickledger --from 2026-01-05 --to 2026-01-06"
+    )]
+    Verify {
+        /// A store: the file of an embedded one, or http://host:port/database.
+        #[arg(long, value_name = "STORE")]
+        left: String,
+        /// The other.
+        #[arg(long, value_name = "STORE")]
+        right: String,
+        /// The first UTC day.
+        #[arg(long)]
+        from: Day,
+        /// The last UTC day.
+        #[arg(long)]
+        to: Day,
+    },
 }
 
 /// `lake …`.
@@ -398,7 +457,8 @@ pub enum Settlement {
         clickledger settlement verify http://127.0.0.1:8081/v1/reports/reconcile/2026-01-05/files"
     )]
     Verify {
-        /// The folder that holds manifest.json and manifest.sig, or http://HOST:PORT/v1/reports/reconcile/DAY/files.
+        /// The folder that holds manifest.json and manifest.sig, its URL in an object store (s3://BUCKET/PATH), or
+        /// http://HOST:PORT/v1/reports/reconcile/DAY/files.
         #[arg(value_name = "FOLDER|URL")]
         folder: PathBuf,
         /// The API key, for a URL.

@@ -32,6 +32,7 @@ fn one(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     ask!(
         PriceStoreError,
         gateway::Error,
+        gateway::dedup::DedupError,
         speed::Error,
         lake::Error,
         reconcile::Error,
@@ -42,6 +43,8 @@ fn one(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         shared::event_log::LogError,
         shared::serving_store::StoreError,
     );
+    #[cfg(feature = "postgres")]
+    ask!(shared::directory::postgres::PostgresError);
     if cause.is::<SettingsError>() || cause.is::<Usage>() {
         return Some(ErrorKind::Invalid.exit_code());
     }

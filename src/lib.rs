@@ -7,6 +7,8 @@
 pub mod cli;
 pub mod client;
 mod commands;
+mod dedup;
+mod directory;
 mod exit;
 pub mod explain;
 pub mod folder;
@@ -16,6 +18,7 @@ pub mod price_store;
 pub mod settings;
 mod settlement_keys;
 pub mod simulate;
+pub mod stores;
 pub mod traffic;
 pub mod wiring;
 
@@ -27,6 +30,9 @@ use cli::Cli;
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
     shared::telemetry::start_logging(&cli.global.log, false);
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        tracing::debug!("TLS has its cryptography already");
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => return exit::report(&anyhow::Error::new(e).context("cannot start the runtime")),

@@ -122,10 +122,10 @@ impl Parts {
 
     #[cfg(feature = "kafka")]
     async fn kafka_logs(&self) -> Result<Logs, LogError> {
-        use shared::event_log::kafka::KafkaLog;
+        use shared::event_log::kafka::{KafkaLog, cloud_event};
 
         let settings = &self.settings().kafka;
-        let events = KafkaLog::open(settings, &settings.events_topic).await?;
+        let events = KafkaLog::open_with(settings, &settings.events_topic, cloud_event).await?;
         let dead_letters = KafkaLog::open(settings, &settings.dead_letters_topic).await?;
         Ok(Logs { events: Arc::new(events), dead_letters: Arc::new(dead_letters) })
     }

@@ -11,6 +11,10 @@ use toml::{Table, Value};
 /// The prefix of environment variables: `CLICKLEDGER__SPEED__FLUSH_INTERVAL=5s`.
 pub const ENV_PREFIX: &str = "CLICKLEDGER__";
 
+/// What a message of Kafka has beside the record.
+#[cfg(feature = "kafka")]
+const KAFKA_HEADERS: u64 = 4 * 1024;
+
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -26,6 +30,14 @@ pub struct Settings {
     /// Kafka instead of the embedded log, which is then the gateway's spool.
     #[cfg(feature = "kafka")]
     pub kafka: shared::event_log::kafka::Settings,
+    /// Where lake and publications are, where that is not the data folder.
+    pub object_store: lake::stores::Settings,
+    /// The ad directory in PostgreSQL instead of a file.
+    #[cfg(feature = "postgres")]
+    pub postgres: shared::directory::postgres::Settings,
+    /// ClickHouse instead of the embedded serving store.
+    #[cfg(feature = "clickhouse")]
+    pub clickhouse: serving::clickhouse::Settings,
     /// The counting rules.
     pub counting: Counting,
     /// Click → log.
@@ -51,6 +63,11 @@ impl Default for Settings {
             retention: LogRetention::default(),
             #[cfg(feature = "kafka")]
             kafka: shared::event_log::kafka::Settings::default(),
+            object_store: lake::stores::Settings::default(),
+            #[cfg(feature = "postgres")]
+            postgres: shared::directory::postgres::Settings::default(),
+            #[cfg(feature = "clickhouse")]
+            clickhouse: serving::clickhouse::Settings::default(),
             counting: Counting::default(),
             gateway: gateway::Settings::default(),
             speed: speed::Settings::default(),
@@ -135,6 +152,18 @@ impl Settings {
         problems.extend(self.log.problems().into_iter().map(|p| Problem::new(format!("log.{}", p.field), p.why)));
         #[cfg(feature = "kafka")]
         problems.extend(self.kafka.problems());
+        problems.extend(self.object_store.problems());
+        #[cfg(feature = "kafka")]
+        if self.kafka.is_used() && self.kafka.max_message_bytes.0 < self.log.max_record_bytes.0 + KAFKA_HEADERS {
+            let why = "must be 4KiB above log.max_record_bytes: Kafka would refuse what was acknowledged";
+            problems.push(Problem::new("kafka.max_message_bytes", why));
+        }
+        #[cfg(feature = "postgres")]
+        if self.postgres.is_used() {
+            problems.extend(self.postgres.problems());
+        }
+        #[cfg(feature = "clickhouse")]
+        problems.extend(self.clickhouse.problems());
         problems.extend(self.counting.problems().into_iter().map(|why| Problem::new("counting", why)));
         problems.extend(self.gateway.problems());
         problems.extend(self.speed.problems());
@@ -179,11 +208,21 @@ fn set(table: &mut Table, keys: &[String], text: &str) -> Result<(), String> {
         Value::Integer(_) => Value::Integer(text.parse().map_err(|_| format!("{text:?} is not a whole number"))?),
         Value::Boolean(_) => Value::Boolean(text.parse().map_err(|_| format!("{text:?} is not true or false"))?),
         Value::Float(_) => Value::Float(text.parse().map_err(|_| format!("{text:?} is not a number"))?),
-        Value::Array(_) => Value::Array(text.split(',').map(|t| Value::String(t.trim().to_owned())).collect()),
+        Value::Array(old) => list(text, old),
         Value::String(_) | Value::Datetime(_) => Value::String(text.to_owned()),
         Value::Table(_) => return Err(format!("{first:?} is a section; name a setting in it")),
     };
     Ok(())
+}
+
+/// A list as the default has it; one that is empty by default holds numbers where all of these are.
+fn list(text: &str, old: &[Value]) -> Value {
+    let words = || text.split(',').map(str::trim).filter(|word| !word.is_empty());
+    let numbers: Option<Vec<Value>> = words().map(|w| w.parse().ok().map(Value::Integer)).collect();
+    match (old.first(), numbers) {
+        (None | Some(Value::Integer(_)), Some(numbers)) => Value::Array(numbers),
+        _ => Value::Array(words().map(|w| Value::String(w.to_owned())).collect()),
+    }
 }
 
 #[cfg(test)]
@@ -206,6 +245,18 @@ mod tests {
     }
 
     #[test]
+    fn lists_come_from_the_environment_too() {
+        let pairs = [
+            ("CLICKLEDGER__SPEED__PARTITIONS", "0, 3"),
+            ("CLICKLEDGER__LAKE__PARTITIONS", ""),
+            ("CLICKLEDGER__COUNTING__KNOWN_BOTS", "7,8"),
+        ];
+        let settings = Settings::load(None, env(&pairs)).unwrap();
+        assert_eq!((settings.speed.partitions, settings.lake.partitions), (vec![0, 3], vec![]));
+        assert_eq!(settings.counting.known_bots, ["7", "8"]);
+    }
+
+    #[test]
     fn an_unknown_key_and_an_unknown_variable_are_errors() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("c.toml");
@@ -222,6 +273,14 @@ mod tests {
         let SettingsError::Problems(problems) = error else { unreachable!("{error}") };
         let fields: Vec<_> = problems.iter().map(|p| p.field.as_str()).collect();
         assert_eq!(fields, ["region", "log.partitions"]);
+    }
+
+    #[cfg(feature = "kafka")]
+    #[test]
+    fn kafka_must_take_what_the_spool_takes() {
+        let pairs = [("CLICKLEDGER__KAFKA__BOOTSTRAP", "k:9092"), ("CLICKLEDGER__KAFKA__MAX_MESSAGE_BYTES", "1MiB")];
+        let error = Settings::load(None, env(&pairs)).unwrap_err().to_string();
+        assert!(error.contains("kafka.max_message_bytes: must be 4KiB above log.max_record_bytes"), "{error}");
     }
 
     #[test]

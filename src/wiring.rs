@@ -1,6 +1,7 @@
 //! The composition root: turns settings into adapters and adapters into layers. The only file that names every
 //! crate, and the only one that knows which implementation stands behind a port.
 
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
@@ -12,7 +13,6 @@ use shared::explain::Explainer;
 use shared::id::RefId;
 use shared::money::Currency;
 use shared::price::PriceBook;
-use shared::serving_store::ServingStore;
 use shared::shutdown::Shutdown;
 use shared::time::{Clock, SystemClock};
 use shared::verdict::Counting;
@@ -80,25 +80,30 @@ impl Parts {
     /// The lake.
     ///
     /// # Errors
-    /// When its folder cannot be made.
+    /// When its folder cannot be made, or its store not be opened.
     pub fn lake_root(&self) -> anyhow::Result<lake::LakeRoot> {
-        Ok(lake::LakeRoot::open_folder(&self.folder.lake())?.with_clock(self.clock()))
+        let stores = &self.settings.object_store;
+        Ok(stores.root(&stores.lake_url, &self.folder.lake())?.with_clock(self.clock()))
     }
 
     /// The root that holds `settlement/` and `reports/`.
     ///
     /// # Errors
-    /// When its folder cannot be made.
+    /// When its folder cannot be made, or its store not be opened.
     pub fn data_root(&self) -> anyhow::Result<lake::LakeRoot> {
-        Ok(lake::LakeRoot::open_folder(self.folder.root())?.with_clock(self.clock()))
+        let stores = &self.settings.object_store;
+        Ok(stores.root(&stores.published_url, self.folder.root())?.with_clock(self.clock()))
     }
 
-    /// The serving store.
+    /// Where something published lies, as `settlement verify` takes it: a folder, or a URL.
     ///
     /// # Errors
-    /// When it cannot be opened.
-    pub fn serving_store(&self) -> anyhow::Result<Arc<dyn ServingStore>> {
-        Ok(Arc::new(serving::EmbeddedStore::open(self.folder.serving())?))
+    /// As [`Parts::data_root`].
+    pub fn published(&self, relative: &str) -> anyhow::Result<PathBuf> {
+        if self.settings.object_store.published_url.is_empty() {
+            return Ok(self.folder.root().join(relative));
+        }
+        Ok(format!("{}{relative}", self.data_root()?.url()).into())
     }
 
     /// Where price books are kept.
@@ -127,7 +132,7 @@ impl Parts {
     ///
     /// # Errors
     /// When the serving store or the price book cannot be opened.
-    pub fn speed(&self, logs: Logs, shutdown: &Shutdown) -> anyhow::Result<speed::Speed> {
+    pub async fn speed(&self, logs: Logs, shutdown: &Shutdown) -> anyhow::Result<speed::Speed> {
         let settings = speed::Settings {
             state_dir: self.folder.speed_state(),
             counting: self.settings.counting.clone(),
@@ -135,7 +140,7 @@ impl Parts {
         };
         let deps = speed::Deps {
             events: logs.events,
-            store: self.serving_store()?,
+            store: self.serving_store().await?,
             prices: self.prices(shutdown)?,
             clock: self.clock(),
         };
@@ -161,7 +166,7 @@ impl Parts {
 
     /// The ad directory, read again whenever it changes, until `shutdown`.
     fn directory(&self, shutdown: &Shutdown) -> anyhow::Result<Arc<DirectoryHandle>> {
-        let handle = Arc::new(DirectoryHandle::open(self.folder.ads())?);
+        let handle = self.directory_handle(shutdown)?;
         let fresh = handle.clone();
         self.refresh("ad directory", shutdown, move || Ok(fresh.refresh().map(|_| ())?));
         Ok(handle)
@@ -233,9 +238,9 @@ impl Parts {
         let deps = gateway::Deps {
             events: logs.events,
             dead_letters: logs.dead_letters,
-            directory: Arc::new(DirectoryHandle::open(self.folder.ads())?),
+            directory: self.directory_handle(shutdown)?,
             keys: self.signing_keys()?,
-            dedup: Arc::new(gateway::dedup::MemoryDedup::new(&settings.dedup)),
+            dedup: self.dedup(&chance)?,
             salts: Arc::new(gateway::ip_hash::Salts::open(Some(salts), settings.ip_hash.clone(), chance.clone())?),
             issuers: self.issuers(shutdown)?,
             chance,
@@ -250,10 +255,10 @@ impl Parts {
     ///
     /// # Errors
     /// When the store, the directory or the data folder cannot be opened.
-    pub fn serving(&self, shutdown: &Shutdown) -> anyhow::Result<serving::Serving> {
+    pub async fn serving(&self, shutdown: &Shutdown) -> anyhow::Result<serving::Serving> {
         let root = self.data_root()?;
         let deps = serving::Deps {
-            store: self.serving_store()?,
+            store: self.serving_store().await?,
             objects: serving::rooted(root.store(), root.path("")),
             explainer: self.explainer()?,
             tenants: self.directory(shutdown)?,
@@ -308,7 +313,7 @@ impl Parts {
             signer: settlement_keys::signer(self).await?,
             lake: self.lake_root()?,
             data: self.data_root()?,
-            store: self.serving_store()?,
+            store: self.serving_store().await?,
             clock: self.clock(),
         })
     }

@@ -2,7 +2,7 @@
 //! or dropped anywhere, what serving shows after reconcile equals a naive recount, to the nano.
 //!
 //! One thread drives the real layers through their ports: memory log, a lake in a folder, the memory serving store,
-//! a clock that stands.
+//! a clock that stands. Then again with ClickHouse for the serving store.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
 use shared::event::{Details, Event, EventKind, Fingerprint};
 use shared::event_log::memory::MemoryLog;
 use shared::event_log::{EventLog, NewRecord};
@@ -139,11 +140,11 @@ struct World {
 }
 
 impl World {
-    fn new(identical_clicks: bool) -> Self {
+    fn new(identical_clicks: bool, store: Arc<dyn ServingStore>) -> Self {
         Self {
             log: Arc::new(MemoryLog::new(PARTITIONS)),
             bad: Arc::new(MemoryLog::new(1)),
-            store: Arc::new(MemoryServingStore::new()),
+            store,
             clock: Arc::new(ManualClock::at(MIDNIGHT.plus(2 * DAY))),
             folder: tempfile::tempdir().unwrap(),
             prices: Arc::new(prices()),
@@ -310,8 +311,16 @@ impl World {
     }
 }
 
-async fn law(events: Vec<Event>, cuts: Vec<(prop::sample::Index, Between)>, identical_clicks: bool) {
-    let world = World::new(identical_clicks);
+/// Events, what happens between them, and a counting rule.
+type Case = (Vec<Event>, Vec<(prop::sample::Index, Between)>, bool);
+
+fn cases() -> impl Strategy<Value = Case> {
+    let cuts = prop::collection::vec((any::<prop::sample::Index>(), between()), 0..4);
+    (traffic(), cuts, any::<bool>())
+}
+
+async fn law((events, cuts, identical_clicks): Case, store: Arc<dyn ServingStore>) {
+    let world = World::new(identical_clicks, store);
     let mut places: Vec<(usize, Between)> = cuts.iter().map(|(i, what)| (i.index(events.len() + 1), *what)).collect();
     places.sort_by_key(|(place, _)| *place);
     let mut done = 0;
@@ -338,16 +347,36 @@ async fn law(events: Vec<Event>, cuts: Vec<(prop::sample::Index, Between)>, iden
     assert_eq!(world.settle(&days, false).await, naive.verdicts);
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 40, ..ProptestConfig::default() })]
-
-    #[test]
-    fn serving_after_reconcile_equals_a_naive_recount(
-        events in traffic(),
-        cuts in prop::collection::vec((any::<prop::sample::Index>(), between()), 0..4),
-        identical_clicks in any::<bool>(),
-    ) {
+/// Tries so many cases, each on a store of its own.
+fn holds(tries: u32, mut store: impl FnMut(&tokio::runtime::Runtime) -> Arc<dyn ServingStore>) {
+    let config = Config { cases: tries, max_shrink_iters: 40, ..Config::default() };
+    let store = std::cell::RefCell::new(&mut store);
+    let outcome = TestRunner::new(config).run(&cases(), |case| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(law(events, cuts, identical_clicks));
-    }
+        let store = (*store.borrow_mut())(&runtime);
+        runtime.block_on(law(case, store));
+        Ok(())
+    });
+    outcome.unwrap();
+}
+
+#[test]
+fn serving_after_reconcile_equals_a_naive_recount() {
+    holds(12, |_| Arc::new(MemoryServingStore::new()));
+}
+
+#[cfg(feature = "clickhouse")]
+#[test]
+fn on_clickhouse_serving_after_reconcile_equals_a_naive_recount() {
+    use serving::clickhouse::{ClickHouseStore, Settings};
+
+    let folder = tempfile::tempdir().unwrap();
+    let part = shared::testing::parts::Part::given_or_start("clickhouse", "CLICKHOUSE_URL", folder.path());
+    let mut made = 0;
+    holds(2, |runtime| {
+        made += 1;
+        let database = format!("law_{}_{made}", std::process::id());
+        let settings = Settings { url: part.address.clone(), database, ..Settings::default() };
+        Arc::new(runtime.block_on(ClickHouseStore::open(&settings)).unwrap())
+    });
 }

@@ -3,17 +3,26 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test that cannot go on must say so loudly
 
 mod demo;
+mod deployment;
 mod dispute;
 mod explain;
 mod kill;
 mod law;
 mod money;
 mod naive;
+#[cfg(feature = "s3")]
+mod object_store;
 mod oracle;
 mod outside;
 mod privacy;
+#[cfg(all(feature = "clickhouse", feature = "kafka", feature = "redis", feature = "s3"))]
+mod production;
 mod proof;
+#[cfg(feature = "s3")]
+mod readers;
 mod redo;
 mod rerun;
+#[cfg(feature = "clickhouse")]
+mod stores;
 mod support;
 mod tidy;

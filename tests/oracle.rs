@@ -34,38 +34,28 @@ pub(crate) struct History {
 /// Made once for all tests of this binary.
 pub(crate) fn history() -> &'static History {
     static MADE: OnceLock<History> = OnceLock::new();
-    MADE.get_or_init(|| {
-        let ledger = Ledger::new();
-        ledger.ok(&["keys", "create", "signing"]);
-        ledger.ok(&[
-            "simulate",
-            "--events",
-            EVENTS,
-            "--days",
-            "3",
-            "--from",
-            FIRST,
-            "--seed",
-            "7",
-            "--to",
-            "history.ndjson",
-        ]);
-        ledger.ok(&["prices", "import", "history.prices.csv"]);
-        split(ledger.path());
-        import(&ledger, "before.ndjson");
-        // The speed layer sees the history too, as far as it comes; what it shows must not matter in the end.
-        ledger.ok(&["speed", "--run-for", "10s"]);
-        ledger.ok(&["batch", "run", "--date", FIRST]);
-        let first = ledger.ok(&["reconcile", "run", "--force", "--date", FIRST]).json();
-        import(&ledger, "after.ndjson");
-        adjust(&ledger);
-        ledger.ok(&["speed", "--run-for", "10s"]);
-        ledger.ok(&["batch", "run", "--from", FROM, "--to", TO]);
-        ledger.ok(&["reconcile", "run", "--force", "--from", FROM, "--to", TO]);
-        let second = ledger.ok(&["settlement", "show", "--date", FIRST]);
-        let second = serde_json::from_str(&second.stdout).unwrap();
-        History { ledger, first, second }
-    })
+    MADE.get_or_init(|| make(Ledger::new(), EVENTS))
+}
+
+fn make(ledger: Ledger, events: &str) -> History {
+    ledger.ok(&["keys", "create", "signing"]);
+    let three_days = ["simulate", "--days", "3", "--from", FIRST, "--seed", "7", "--to", "history.ndjson"];
+    ledger.ok(&[&three_days[..], &["--events", events]].concat());
+    ledger.ok(&["prices", "import", "history.prices.csv"]);
+    split(ledger.path());
+    import(&ledger, "before.ndjson");
+    // The speed layer sees the history too, as far as it comes; what it shows must not matter in the end.
+    ledger.ok(&["speed", "--run-for", "10s"]);
+    ledger.ok(&["batch", "run", "--date", FIRST]);
+    let first = ledger.ok(&["reconcile", "run", "--force", "--date", FIRST]).json();
+    import(&ledger, "after.ndjson");
+    adjust(&ledger);
+    ledger.ok(&["speed", "--run-for", "10s"]);
+    ledger.ok(&["batch", "run", "--from", FROM, "--to", TO]);
+    ledger.ok(&["reconcile", "run", "--force", "--from", FROM, "--to", TO]);
+    let second = ledger.ok(&["settlement", "show", "--date", FIRST]);
+    let second = serde_json::from_str(&second.stdout).unwrap();
+    History { ledger, first, second }
 }
 
 fn import(ledger: &Ledger, file: &str) {
@@ -117,16 +107,42 @@ fn sent_at(journal_line: &str) -> i64 {
 #[test]
 fn batch_agrees_with_duckdb_on_every_cell_line_and_verdict() {
     let history = history();
-    let folder = history.ledger.path();
+    agrees(&history.ledger, Settings::default().log.partitions, &history.ledger.data());
+}
+
+/// The same on Kafka, ClickHouse and S3, of a tenth of the events.
+#[cfg(all(feature = "clickhouse", feature = "kafka", feature = "redis", feature = "s3"))]
+#[test]
+fn on_every_real_part_batch_agrees_with_duckdb_on_every_cell_line_and_verdict() {
+    let mut ledger = Ledger::new();
+    let outside = crate::outside::Outside::everything(&mut ledger);
+    let ledger = make(ledger, "200000").ledger;
+    let parts = ledger.parts();
+    // What the bucket's server has on its disk, as the oracle wants it.
+    let copy = ledger.path().join("copy");
+    let object_store = &parts.settings().object_store;
+    for (url, from, to) in
+        [(&object_store.lake_url, "", "lake"), (&object_store.published_url, "settlement", "settlement")]
+    {
+        let kept = ledger.path().join("s3").join(url.trim_start_matches("s3://")).join(from);
+        crate::rerun::copy_folder(&kept, &copy.join(to));
+    }
+    agrees(&ledger, parts.settings().kafka.partitions, &copy);
+    drop(outside);
+}
+
+/// The oracle recounts the lines that were imported and compares with lake and settlements in `data`.
+fn agrees(ledger: &Ledger, partitions: u32, data: &Path) {
+    let folder = ledger.path();
     let settings = Settings::default();
     let rules = json!({
         "counting": settings.counting,
-        "partitions": settings.log.partitions,
+        "partitions": partitions,
         "region": settings.region,
         "max_validity_seconds": settings.gateway.dedup.window.0.as_secs(),
     });
     std::fs::write(folder.join("rules.json"), rules.to_string()).unwrap();
-    let keys = history.ledger.data().join("keys/signing_keys.json");
+    let keys = ledger.data().join("keys/signing_keys.json");
     let out = folder.join("oracle");
     let recount = [
         "--rules".into(),
@@ -141,9 +157,9 @@ fn batch_agrees_with_duckdb_on_every_cell_line_and_verdict() {
         "after.ndjson".into(),
     ];
     run_python(folder, "recount.py", &recount);
-    run_python(folder, "compare.py", &[history.ledger.data().join("lake"), out.clone()]);
+    run_python(folder, "compare.py", &[data.join("lake"), out.clone()]);
     let adjustments = ["adjust-1.csv".into(), "adjust-2.csv".into()];
-    run_python(folder, "settled.py", &[[history.ledger.data(), out].as_slice(), &adjustments].concat());
+    run_python(folder, "settled.py", &[[data.to_owned(), out].as_slice(), &adjustments].concat());
 }
 
 fn run_python(folder: &Path, script: &str, args: &[PathBuf]) {

@@ -1,35 +1,92 @@
 //! The real parts that a pipeline stands on instead of what is embedded. Only settings differ: the same tests run on both.
 
-use shared::testing::parts::Part;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use shared::testing::parts::{Away, Part};
+use shared::testing::s3::S3;
 
 use crate::support::Ledger;
 
 /// Real parts, each with its data in the ledger's folder.
 #[derive(Default)]
-pub(crate) struct Outside(Vec<Part>);
+pub(crate) struct Outside {
+    parts: Vec<(&'static str, Part)>,
+    s3: Option<S3>,
+}
 
 impl Outside {
     /// Kafka instead of the embedded log.
     pub(crate) fn kafka(ledger: &mut Ledger) -> Self {
-        let broker = Part::start("kafka", "KAFKA_BOOTSTRAP", &ledger.path().join("kafka"));
-        ledger.set("KAFKA__BOOTSTRAP", &broker.address);
+        let mut outside = Self::default();
+        let bootstrap = outside.start(ledger, "kafka", "KAFKA_BOOTSTRAP");
+        ledger.set("KAFKA__BOOTSTRAP", bootstrap);
         ledger.set("KAFKA__REPLICATION", 1);
         ledger.set("KAFKA__MIN_IN_SYNC", 1);
         ledger.set("KAFKA__PARTITIONS", 4);
         ledger.ok(&["kafka", "ensure"]);
-        Self(vec![broker])
+        outside
+    }
+
+    /// Kafka, ClickHouse, S3 and Redis.
+    pub(crate) fn everything(ledger: &mut Ledger) -> Self {
+        let mut outside = Self::kafka(ledger);
+        let redis = outside.start(ledger, "redis", "REDIS_URL");
+        ledger.set("GATEWAY__DEDUP__REDIS__URL", redis);
+        let clickhouse = outside.start(ledger, "clickhouse", "CLICKHOUSE_URL");
+        ledger.set("CLICKHOUSE__URL", clickhouse);
+        ledger.ok(&["serving", "migrate"]);
+        outside.s3 = Self::s3(ledger).s3;
+        outside
+    }
+
+    /// S3 instead of the data folder, for the lake and what is published.
+    pub(crate) fn s3(ledger: &mut Ledger) -> Self {
+        let s3 = S3::start(&ledger.path().join("s3"));
+        crate::object_store::keep_in(ledger, &s3);
+        Self { parts: Vec::new(), s3: Some(s3) }
+    }
+
+    fn start(&mut self, ledger: &Ledger, name: &'static str, variable: &'static str) -> String {
+        let part = Part::start(name, variable, &ledger.path().join(name));
+        let address = part.address.clone();
+        self.parts.push((name, part));
+        address
     }
 
     /// Whether there are any: a role that starts while one is away says so and ends.
     pub(crate) fn is_any(&self) -> bool {
-        !self.0.is_empty()
+        !self.parts.is_empty() || self.s3.is_some()
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.parts.iter().any(|(n, _)| *n == name)
     }
 
     /// Kills the nth part, counted round and round, and starts it again on what it left.
     pub(crate) fn crash_and_restart(&mut self, n: usize) {
-        let count = self.0.len().max(1);
-        if let Some(part) = self.0.get_mut(n % count) {
-            part.crash_and_restart();
+        let count = self.parts.len() + usize::from(self.s3.is_some());
+        let (nth, s3) = (self.parts.get_mut(n % count.max(1)), self.s3.as_mut());
+        match (nth, s3) {
+            (Some((_, part)), _) => part.crash_and_restart(),
+            (None, Some(s3)) => s3.crash_and_restart(),
+            (None, None) => {}
         }
+    }
+
+    /// Kills a part by name.
+    pub(crate) fn crash(&mut self, name: &str) -> Away<'_> {
+        let part = self.parts.iter_mut().find(|(n, _)| *n == name);
+        part.unwrap_or_else(|| panic!("{name} is none of the parts")).1.crash()
+    }
+
+    /// Makes Redis forget everything.
+    pub(crate) fn flush_redis(&self) {
+        let (_, redis) = self.parts.iter().find(|(name, _)| *name == "redis").unwrap();
+        let mut connection = TcpStream::connect(redis.address.trim_start_matches("redis://")).unwrap();
+        connection.write_all(b"FLUSHALL\r\n").unwrap();
+        let mut answer = [0; 5];
+        connection.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"+OK\r\n");
     }
 }

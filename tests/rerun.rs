@@ -12,7 +12,7 @@ static TURN: Mutex<()> = Mutex::new(());
 
 const DAYS: [&str; 4] = ["--from", "2026-01-05", "--to", "2026-01-07"];
 
-fn settlement_bytes(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub(crate) fn settlement_bytes(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = BTreeMap::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

@@ -4,12 +4,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use clickledger::settings::Settings;
+use clickledger::wiring::Parts;
 use serde_json::Value;
 
 /// A data folder and the binary that works on it.
 pub(crate) struct Ledger {
     folder: tempfile::TempDir,
     env: Vec<(String, String)>,
+    /// Another ledger's data folder instead of its own.
+    data: Option<PathBuf>,
 }
 
 /// What a command answered.
@@ -30,7 +33,15 @@ impl Answer {
 
 impl Ledger {
     pub(crate) fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), env: Vec::new() }
+        Self { folder: tempfile::tempdir().unwrap(), env: Vec::new(), data: None }
+    }
+
+    /// The same data folder with other settings; `of` must outlive it.
+    #[cfg(feature = "clickhouse")]
+    pub(crate) fn on(of: &Self) -> Self {
+        let mut same = Self::new();
+        same.data = Some(of.data());
+        same
     }
 
     /// Sets a setting for every command: `set("SPEED__FLUSH_INTERVAL", "1s")`.
@@ -38,22 +49,29 @@ impl Ledger {
         self.env.push((format!("CLICKLEDGER__{name}"), value.to_string()));
     }
 
-    /// The settings its commands run with.
-    pub(crate) fn settings(&self) -> Settings {
-        let data = ("CLICKLEDGER__DATA".to_owned(), self.data().display().to_string());
-        Settings::load(None, self.env.iter().cloned().chain([data])).unwrap()
-    }
-
     pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 
     pub(crate) fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
+        self.data.clone().unwrap_or_else(|| self.folder.path().join("data"))
+    }
+
+    /// What every command is set to.
+    pub(crate) fn settings(&self) -> Settings {
+        let settings = Settings::load(None, self.env.iter().cloned()).unwrap();
+        Settings { data: self.data(), ..settings }
+    }
+
+    /// The parts of this process on the same settings.
+    pub(crate) fn parts(&self) -> Parts {
+        let data = ("CLICKLEDGER__DATA".to_owned(), self.data().display().to_string());
+        Parts::new(Settings::load(None, self.env.iter().cloned().chain([data])).unwrap())
     }
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_clickledger"));
+        let binary = std::env::var_os("CLICKLEDGER_BINARY").unwrap_or(env!("CARGO_BIN_EXE_clickledger").into());
+        let mut command = Command::new(binary);
         command
             .args(args)
             .current_dir(self.path())
@@ -82,12 +100,19 @@ impl Ledger {
 
     /// Starts a role; its log goes to `NAME.log` in the folder.
     pub(crate) fn spawn(&self, name: &str, args: &[&str]) -> Child {
+        self.spawn_with(name, args, &[])
+    }
+
+    /// As `spawn`, with settings of its own.
+    pub(crate) fn spawn_with(&self, name: &str, args: &[&str], env: &[(&str, String)]) -> Child {
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(self.path().join(format!("{name}.log")))
             .unwrap();
-        self.command(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap()
+        let mut command = self.command(args);
+        command.envs(env.iter().cloned());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap()
     }
 
     /// What a role logged, for a failure's message.

@@ -74,6 +74,9 @@ fn heavy_libraries_stay_behind_their_fences() {
         ("deltalake", ["lake/src", "-"]),
         ("datafusion", ["batch/src", "-"]),
         ("rdkafka", ["shared/src/event_log/kafka", "-"]),
+        ("redis", ["gateway/src/dedup/redis", "-"]),
+        ("tokio_postgres", ["shared/src/directory/postgres", "-"]),
+        ("clickhouse", ["serving/src/store/clickhouse", "-"]),
         ("axum::", ["gateway/src", "serving/src"]),
     ] {
         for file in sources() {
@@ -97,6 +100,23 @@ fn every_sql_file_is_loaded_exactly_once() {
         let uses = code.matches(&format!("{name}\"")).count();
         assert_eq!(uses, 1, "{name} is loaded {uses} times");
     }
+}
+
+#[test]
+fn clickhouse_is_read_through_the_view_of_final_rows_only() {
+    let mut read = 0;
+    for file in files(&root().join("sql/clickhouse"), ".sql") {
+        let name = file.file_name().unwrap().to_str().unwrap().to_owned();
+        let text = std::fs::read_to_string(&file).unwrap();
+        let code = text.lines().filter(|l| !l.starts_with("--")).collect::<Vec<_>>().join(" ").to_lowercase();
+        let words: Vec<&str> = code.split([' ', '(', ')', ',']).filter(|w| !w.is_empty()).collect();
+        for pair in words.windows(2).filter(|pair| ["from", "join"].contains(&pair[0])) {
+            let is_view = name.starts_with("00") || code.starts_with("delete from rollup");
+            assert!(is_view || !["rollup", "rollup_final", "mark"].contains(&pair[1]), "{name} reads {}", pair[1]);
+            read += 1;
+        }
+    }
+    assert!(read > 10, "only {read} reads were looked at");
 }
 
 #[test]

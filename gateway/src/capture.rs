@@ -9,7 +9,7 @@ use std::sync::Arc;
 use shared::event::{Event, RejectReason, Rejection};
 use shared::event_log::{Delivered, EventLog, NewRecord};
 use shared::partition::partition_of;
-use shared::telemetry::metric_names::{GATEWAY_DEDUP_ERRORS, GATEWAY_EVENTS};
+use shared::telemetry::metric_names::{GATEWAY_DEDUP_ERRORS, GATEWAY_DEDUP_PASSED, GATEWAY_EVENTS};
 use shared::time::{Clock, Timestamp};
 use shared::verdict::InvalidCode;
 use shared::wire::encode_event;
@@ -208,8 +208,10 @@ impl Capture {
         match self.dedup.claim(&wanted, self.clock.now()).await {
             Ok(claims) => claims,
             Err(error) => {
-                tracing::warn!(%error, "dedup store is away: events pass without it");
+                // The store says so louder, once.
+                tracing::debug!(%error, "dedup store is away: events pass without it");
                 metrics::counter!(GATEWAY_DEDUP_ERRORS).increment(1);
+                metrics::counter!(GATEWAY_DEDUP_PASSED).increment(wanted.len() as u64);
                 Vec::new()
             }
         }
@@ -226,7 +228,7 @@ impl Capture {
         };
         if let Err(error) = settled {
             // Not confirmed: a retry passes and later layers drop it. Not released: the lease ends it.
-            tracing::warn!(%error, "a dedup claim was not settled");
+            tracing::debug!(%error, "a dedup claim was not settled");
             metrics::counter!(GATEWAY_DEDUP_ERRORS).increment(1);
         }
         appended.map_err(|error| {

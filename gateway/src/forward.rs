@@ -3,8 +3,11 @@
 //!
 //! Guarantees: every spooled record arrives, in the order of its partition, at least once; the spool forgets nothing
 //! that has not arrived (its group [`GROUP`] says how far). On crash: what arrived after the last saved place is sent
-//! once more, and dedup downstream takes it for the duplicate it is.
-//! Never: gives up, reorders, or lets more than one batch be under way.
+//! once more, and dedup downstream takes it for the duplicate it is. A record that the log refuses for its size is set aside
+//! in a file (`aside`) and tried again at each start; what comes after it goes on.
+//! Never: gives up, reorders what the log takes, or lets more than one batch be under way.
+
+mod aside;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,8 +19,10 @@ use shared::error::ErrorKind;
 use shared::event_log::{EventLog, LogError, NewRecord, Record};
 use shared::progress::Positions;
 use shared::shutdown::Shutdown;
-use shared::telemetry::metric_names::{FORWARD_LAG, FORWARD_RECORDS};
+use shared::telemetry::metric_names::{FORWARD_LAG, FORWARD_RECORDS, FORWARD_SET_ASIDE};
 use shared::time::sleep;
+
+use aside::Aside;
 
 /// The spool's consumer group, for its retention and for lag displays.
 pub const GROUP: &str = "forward";
@@ -45,6 +50,14 @@ pub enum ForwardError {
         /// Why.
         source: io::Error,
     },
+    /// A record that was set aside cannot be kept or read.
+    #[error("cannot keep what the log refused in {folder}: {source}")]
+    Aside {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The two logs are cut differently.
     #[error("the spool has {spool} partitions and the log {log}: set log.partitions to {log}")]
     Partitions {
@@ -67,24 +80,28 @@ pub struct Forwarder {
     spool: Arc<dyn EventLog>,
     log: Arc<dyn EventLog>,
     place: PathBuf,
+    aside: Aside,
 }
 
 impl Forwarder {
-    /// A forwarder that keeps its place in the file `place`.
+    /// A forwarder that keeps its place in the file `place`, and what is set aside in the folder beside it that ends in
+    /// `.aside`.
     #[must_use]
     pub fn new(spool: Arc<dyn EventLog>, log: Arc<dyn EventLog>, place: PathBuf) -> Self {
-        Self { spool, log, place }
+        let aside = Aside::new(place.with_extension("aside"));
+        Self { spool, log, place, aside }
     }
 
     /// Forwards until shutdown, and then what is in the spool by then if the log takes it at once.
     ///
     /// # Errors
-    /// What no waiting mends: a damaged spool, a full disk, a record the log refuses.
+    /// What no waiting mends: a damaged spool, a full disk.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), ForwardError> {
         let (spool, log) = (self.spool.partitions(), self.log.partitions());
         if spool != log {
             return Err(ForwardError::Partitions { spool, log });
         }
+        self.try_again().await?;
         let mut next = self.start().await?;
         let mut consumer = self.spool.consumer(GROUP, &next).await?;
         loop {
@@ -123,10 +140,59 @@ impl Forwarder {
         Ok(next)
     }
 
-    /// Sends a batch however long it takes; whether it arrived before the shutdown.
+    /// Sends a batch however long it takes; whether it arrived before the shutdown. One with a record that is too large is
+    /// halved until that one is alone.
     async fn send(&self, records: Vec<Record>, shutdown: &Shutdown) -> Result<bool, ForwardError> {
-        let new = |r: Record| NewRecord { partition: r.partition, append_time: r.append_time, payload: r.payload };
-        let records: Vec<NewRecord> = records.into_iter().map(new).collect();
+        let mut parts = vec![records];
+        while let Some(mut part) = parts.pop() {
+            match self.send_part(&part, shutdown).await {
+                Ok(true) => {}
+                Err(ForwardError::Log(LogError::TooLarge(why))) => match part.as_slice() {
+                    [alone] => {
+                        self.aside.keep(alone).map_err(|e| self.aside_failed(e))?;
+                        let (partition, position) = (alone.partition, alone.position);
+                        tracing::error!(why, partition, position, folder = %self.aside.folder().display(), "set aside");
+                        self.count_aside()?;
+                    }
+                    _ => {
+                        let second = part.split_off(part.len() / 2);
+                        parts.extend([second, part]);
+                    }
+                },
+                ended => return ended,
+            }
+        }
+        Ok(true)
+    }
+
+    fn aside_failed(&self, source: io::Error) -> ForwardError {
+        ForwardError::Aside { folder: self.aside.folder().to_owned(), source }
+    }
+
+    fn count_aside(&self) -> Result<(), ForwardError> {
+        let files = self.aside.files().map_err(|e| self.aside_failed(e))?;
+        metrics::gauge!(FORWARD_SET_ASIDE).set(u32::try_from(files.len()).unwrap_or(u32::MAX));
+        Ok(())
+    }
+
+    /// Sends what was set aside, as far as the log takes it now.
+    async fn try_again(&self) -> Result<(), ForwardError> {
+        for file in self.aside.files().map_err(|e| self.aside_failed(e))? {
+            let record = Aside::read(&file).map_err(|e| self.aside_failed(e))?;
+            match self.log.append(vec![record]).await {
+                Ok(_) => self.aside.remove(&file).map_err(|e| self.aside_failed(e))?,
+                Err(error) => {
+                    tracing::error!(%error, file = %file.display(), "the log still does not take this record")
+                }
+            }
+        }
+        self.count_aside()
+    }
+
+    async fn send_part(&self, records: &[Record], shutdown: &Shutdown) -> Result<bool, ForwardError> {
+        let new =
+            |r: &Record| NewRecord { partition: r.partition, append_time: r.append_time, payload: r.payload.clone() };
+        let records: Vec<NewRecord> = records.iter().map(new).collect();
         let mut pause = FIRST_PAUSE;
         loop {
             match self.log.append(records.clone()).await {

@@ -61,7 +61,12 @@ async fn label(request: Request, next: Next) -> Response {
 
 async fn ready(Shared(state): Shared<Arc<State>>) -> Response {
     match state.is_ready().await {
-        Ok(()) => "ready\n".into_response(),
+        Ok(()) => match state.directory.stale_since() {
+            None => "ready\n".into_response(),
+            Some(since) => {
+                format!("ready\nthe ad directory may be stale: its source is away since {since}\n").into_response()
+            }
+        },
         Err(why) => {
             let fix = "send events elsewhere, or again later; see the log of this process";
             let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", why, fix);

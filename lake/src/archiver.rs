@@ -34,6 +34,9 @@ const GROUP: &str = "lake";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
+    /// The partitions of the events log to archive; empty means all. Give each archiver of a lake its own, and one of them
+    /// partition 0: it takes the dead letters too.
+    pub partitions: Vec<u32>,
     /// Commit when so many rows wait.
     pub flush_rows: usize,
     /// Commit when rows of so many payload bytes wait.
@@ -55,6 +58,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            partitions: Vec::new(),
             flush_rows: 256 * 1024,
             flush_bytes: ByteSize::mib(64),
             flush_age: Span::secs(10),
@@ -77,6 +81,10 @@ impl Settings {
                 problems.push(Problem::new(format!("lake.{field}"), why));
             }
         };
+        let mut partitions = self.partitions.clone();
+        partitions.sort_unstable();
+        let is_twice = partitions.windows(2).any(|pair| pair.first() == pair.last());
+        must(!is_twice, "partitions", "names a partition twice");
         must((1..=4 << 20).contains(&self.flush_rows), "flush_rows", "use 1 to 4194304 rows");
         must((1..=1 << 30).contains(&self.flush_bytes.0), "flush_bytes", "use 1B to 1GiB");
         must((1..=1 << 20).contains(&self.poll_records), "poll_records", "use 1 to 1048576 records");
@@ -150,17 +158,27 @@ impl Archiver {
         self.until(&Goal::Reached(ends)).await
     }
 
-    /// Archives everything that is in both logs now, and says how far that is.
+    /// Archives everything that is in both logs now, as far as it is this archiver's, and says how far that is.
     ///
     /// # Errors
     /// As [`Archiver::run`].
     pub async fn drain(&self) -> Result<Progress, Error> {
-        let ends = Progress {
-            events: self.deps.events.bounds().await?.end,
-            dead_letters: self.deps.dead_letters.bounds().await?.end,
-        };
+        let ends = self.ends().await?;
         self.archive_until(&ends).await?;
         Ok(ends)
+    }
+
+    /// Where both logs end, of the partitions that are this archiver's.
+    async fn ends(&self) -> Result<Progress, Error> {
+        let (mut events, mut dead_letters) =
+            (self.deps.events.bounds().await?.end, self.deps.dead_letters.bounds().await?.end);
+        events.0.retain(|p, _| self.is_ours(*p));
+        dead_letters.0.retain(|_, _| self.is_ours(0));
+        Ok(Progress { events, dead_letters })
+    }
+
+    fn is_ours(&self, partition: u32) -> bool {
+        self.settings.partitions.is_empty() || self.settings.partitions.contains(&partition)
     }
 
     async fn until(&self, goal: &Goal<'_>) -> Result<(), Error> {
@@ -183,11 +201,22 @@ impl Archiver {
         }
     }
 
+    /// Readers that start where the tables stand, or at the oldest record where a partition was never archived.
+    async fn open_logs(&self, at: &Progress) -> Result<Logs, Error> {
+        let (events, dead_letters) = (self.deps.events.as_ref(), self.deps.dead_letters.as_ref());
+        let events_ours: Vec<u32> = (0..events.partitions()).filter(|p| self.is_ours(*p)).collect();
+        let letters_ours: Vec<u32> = (0..dead_letters.partitions()).filter(|_| self.is_ours(0)).collect();
+        Ok(Logs {
+            events: consumer(events, &at.events, &events_ours, EVENTS).await?,
+            dead_letters: consumer(dead_letters, &at.dead_letters, &letters_ours, DEAD_LETTERS).await?,
+        })
+    }
+
     /// One life: from what the tables say to the goal, or to the first failure.
     async fn session(&self, goal: &Goal<'_>) -> Result<(), Error> {
         let mut bronze = Bronze::open(&self.deps.root).await?;
         bronze.reload(self.deps.events.partitions(), self.deps.dead_letters.partitions()).await?;
-        let mut logs = Logs::open(&self.deps, &bronze.at).await?;
+        let mut logs = self.open_logs(&bronze.at).await?;
         let mut buffer = Buffer::new(logs.positions(), bronze.undecodable.clone());
         loop {
             let stopping = goal.is_reached(&buffer.next);
@@ -256,8 +285,8 @@ impl Archiver {
     async fn report(&self, logs: &mut Logs, at: &Progress) -> Result<(), Error> {
         logs.events.report(&at.events).await?;
         logs.dead_letters.report(&at.dead_letters).await?;
-        let mut lag = at.events.lag(&self.deps.events.bounds().await?.end);
-        lag += at.dead_letters.lag(&self.deps.dead_letters.bounds().await?.end);
+        let ends = self.ends().await?;
+        let lag = at.events.lag(&ends.events) + at.dead_letters.lag(&ends.dead_letters);
         #[allow(clippy::cast_precision_loss)] // a gauge
         gauge!(LAKE_LAG).set(lag as f64);
         Ok(())
@@ -296,22 +325,19 @@ struct Logs {
 }
 
 impl Logs {
-    /// Starts where the tables stand, or at the oldest record where a partition was never archived.
-    async fn open(deps: &Deps, at: &Progress) -> Result<Self, Error> {
-        Ok(Self {
-            events: consumer(deps.events.as_ref(), &at.events, EVENTS).await?,
-            dead_letters: consumer(deps.dead_letters.as_ref(), &at.dead_letters, DEAD_LETTERS).await?,
-        })
-    }
-
     fn positions(&self) -> Progress {
         Progress { events: self.events.positions(), dead_letters: self.dead_letters.positions() }
     }
 }
 
-async fn consumer(log: &dyn EventLog, at: &Positions, topic: &str) -> Result<Box<dyn Consumer>, Error> {
+async fn consumer(
+    log: &dyn EventLog,
+    at: &Positions,
+    partitions: &[u32],
+    topic: &str,
+) -> Result<Box<dyn Consumer>, Error> {
     let start = log.bounds().await?.start;
-    let from = (0..log.partitions()).map(|p| (p, at.0.get(&p).copied().unwrap_or_else(|| start.next(p))));
+    let from = partitions.iter().map(|&p| (p, at.0.get(&p).copied().unwrap_or_else(|| start.next(p))));
     let consumer = log.consumer(GROUP, &Positions(from.collect())).await;
     Ok(consumer.inspect_err(|e| tracing::error!(topic, error = %e, "the lake cannot go on where it stopped"))?)
 }

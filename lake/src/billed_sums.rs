@@ -41,7 +41,12 @@ impl BilledSums {
     ///
     /// # Errors
     /// `Corrupt` when the batch is not silver, or a sum does not fit.
-    pub(crate) fn add(&mut self, day: Day, batch: &RecordBatch, is_wanted: impl Fn(usize) -> bool) -> Result<(), Error> {
+    pub(crate) fn add(
+        &mut self,
+        day: Day,
+        batch: &RecordBatch,
+        is_wanted: impl Fn(usize) -> bool,
+    ) -> Result<(), Error> {
         let bad = |name: &str| Error::Corrupt(format!("silver of {day} has no column {name} as it should be"));
         let text = |name: &str| {
             let column = batch.column_by_name(name).and_then(|c| c.as_string_opt::<i32>());

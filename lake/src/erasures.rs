@@ -9,11 +9,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::TryStreamExt;
-use object_store::{ObjectStoreExt, PutMode, PutOptions};
+use object_store::ObjectStoreExt;
 use serde::{Deserialize, Serialize};
 use shared::time::{Day, Timestamp};
 
 use crate::billed_sums::BilledSum;
+use crate::create_once::create_once;
 use crate::error::Error;
 use crate::root::LakeRoot;
 use crate::run_record::{OutputFile, RunRecord};
@@ -195,13 +196,11 @@ pub async fn current_files(root: &LakeRoot, table: &str, files: &[OutputFile]) -
 pub(crate) async fn save(root: &LakeRoot, record: &Erasure) -> Result<(), Error> {
     let path = root.path(&format!("{FOLDER}/{:06}.json", record.number));
     let text = serde_json::to_vec_pretty(record).map_err(|e| Error::Invalid(e.to_string()))?;
-    let mode = if record.state == State::Planned { PutMode::Create } else { PutMode::Overwrite };
-    let put = root.store().put_opts(&path, text.into(), PutOptions::from(mode)).await;
-    match put {
-        Ok(_) => Ok(()),
-        Err(object_store::Error::AlreadyExists { .. }) => {
-            Err(Error::conflict(FOLDER, format!("erasure {} was begun by another process", record.number)))
-        }
-        Err(e) => Err(Error::unavailable(format!("writing {path}"), e)),
+    let taken = || Error::conflict(FOLDER, format!("erasure {} was begun by another process", record.number));
+    let failed = |e| Error::unavailable(format!("writing {path}"), e);
+    if record.state == State::Planned {
+        let created = create_once(&*root.store(), &path, text.into()).await.map_err(failed)?;
+        return if created { Ok(()) } else { Err(taken()) };
     }
+    root.store().put(&path, text.into()).await.map(drop).map_err(failed)
 }

@@ -14,6 +14,7 @@ mod buffer;
 mod change;
 mod commit;
 pub mod convert;
+pub mod create_once;
 pub mod erase;
 pub mod erasures;
 pub mod error;
@@ -21,14 +22,19 @@ pub mod file;
 mod local_store;
 pub mod maintenance;
 pub mod positions;
+pub mod probe;
 pub mod reader;
 pub mod root;
 pub mod run_record;
 mod schema;
 pub mod sort;
+#[cfg(any(feature = "azure", feature = "gcs", feature = "s3"))]
+mod store_clients;
+pub mod stores;
 pub mod subject;
 pub mod table;
 pub mod tables;
+mod upload;
 
 pub use archiver::{Archiver, Settings};
 pub use error::Error;

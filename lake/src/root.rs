@@ -1,4 +1,4 @@
-//! Where the lake lives: an object store and a prefix, local now, any store by URL.
+//! Where the lake lives: an object store and a prefix, in a local folder or in any store ([`crate::stores`]).
 //! Locally every write is synced before it is acknowledged ([`crate::local_store`]); elsewhere the store promises that.
 //! Never: keeps state of its own; two processes may open one lake at the same time.
 
@@ -32,27 +32,6 @@ impl std::fmt::Debug for LakeRoot {
 }
 
 impl LakeRoot {
-    /// The lake at a local folder (created if absent) or a URL such as `s3://bucket/lake`.
-    ///
-    /// # Errors
-    /// `Invalid` when the URL's store is not built in; `Unavailable` when the folder cannot be made.
-    pub fn open(location: impl AsRef<str>) -> Result<Self, Error> {
-        let location = location.as_ref();
-        match Url::parse(location) {
-            Ok(url) if url.scheme() == "file" => match url.to_file_path() {
-                Ok(folder) => Self::open_folder(&folder),
-                Err(()) => Err(Error::Invalid(format!("{location} is not a path on this machine"))),
-            },
-            Ok(url) if location.contains("://") => {
-                let options: Vec<(String, String)> = std::env::vars().map(|(k, v)| (k.to_lowercase(), v)).collect();
-                let (store, _) = object_store::parse_url_opts(&url, options)
-                    .map_err(|e| Error::Invalid(format!("cannot open the lake at {url}: {e}")))?;
-                Self::with_store(store.into(), url)
-            }
-            _ => Self::open_folder(FsPath::new(location)),
-        }
-    }
-
     /// The lake in a local folder, created if absent.
     ///
     /// # Errors

@@ -22,6 +22,7 @@ use crate::file::{EncodedFile, NewFile, ParquetFile, ranges_of};
 use crate::root::LakeRoot;
 use crate::schema;
 use crate::tables::{PARTITION_COLUMN, TableDef};
+use crate::upload::upload;
 
 /// A checkpoint of the Delta log is written every so many versions.
 pub const CHECKPOINT_EVERY: u64 = 20;
@@ -277,7 +278,7 @@ impl Table {
     /// `Unavailable`.
     pub async fn store(&self, encoded: EncodedFile) -> Result<NewFile, Error> {
         let EncodedFile { file, bytes } = encoded;
-        let put = self.root.store().put(&self.object_path(&file.path), bytes.into()).await;
+        let put = upload(&self.root, &self.object_path(&file.path), bytes).await;
         put.map_err(|e| Error::storage(format!("writing {}/{}", self.def.name, file.path), e))?;
         Ok(file)
     }

@@ -27,6 +27,7 @@ pub mod correct;
 pub mod days;
 mod deltas;
 pub mod dispute;
+pub mod download;
 pub mod drift;
 mod error;
 pub mod gold;

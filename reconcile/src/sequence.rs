@@ -6,7 +6,8 @@
 //! Never: deletes or changes a claim.
 
 use bytes::Bytes;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use lake::create_once::create_once;
+use object_store::ObjectStoreExt;
 use serde::{Deserialize, Serialize};
 use shared::time::Day;
 
@@ -62,19 +63,13 @@ pub(crate) async fn newest(settlements: &Settlements) -> Result<u64, Error> {
 pub(crate) async fn claim(settlements: &Settlements, sequence: u64, claim: &Claim) -> Result<Claimed, Error> {
     let name = claim_name(sequence);
     let bytes = serde_json::to_vec(claim).map_err(|e| Error::damaged(&name, e))?;
-    Ok(if create(settlements, &name, &bytes).await? { Claimed::Won } else { Claimed::Lost })
+    Ok(if create(settlements, &name, bytes.into()).await? { Claimed::Won } else { Claimed::Lost })
 }
 
 /// Creates a file that must not be replaced; answers whether it now holds `bytes`.
-async fn create(settlements: &Settlements, name: &str, bytes: &[u8]) -> Result<bool, Error> {
+async fn create(settlements: &Settlements, name: &str, bytes: Bytes) -> Result<bool, Error> {
     let (store, path) = settlements.at(name);
-    let put = store.put_opts(&path, PutPayload::from(bytes.to_vec()), PutMode::Create.into()).await;
-    let Err(error) = put else { return Ok(true) };
-    // A create may have happened though its answer was lost, or was answered "exists" because of our own retry.
-    match settlements.read(name).await? {
-        Some(found) => Ok(found == bytes),
-        None => Err(Error::objects(format!("creating {path}"))(error)),
-    }
+    create_once(&*store, &path, bytes).await.map_err(Error::objects(format!("creating {path}")))
 }
 
 /// Completes the newest claim if its manifest is not there yet; answers that number.
@@ -101,7 +96,7 @@ pub(crate) async fn complete(settlements: &Settlements, sequence: u64) -> Result
         put(settlements, &format!("{folder}/{SIGNATURE}"), claim.signature.into()).await?;
         put(settlements, &format!("{folder}/{CHECKSUMS}"), checksums.into()).await?;
     }
-    if !create(settlements, &manifest_name, claim.manifest.as_bytes()).await? {
+    if !create(settlements, &manifest_name, claim.manifest.clone().into()).await? {
         return Err(Error::damaged(manifest_name, format!("it is not what sequence {sequence} decided")));
     }
     for (_, sha256) in manifest.listed() {

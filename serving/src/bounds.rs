@@ -132,13 +132,12 @@ impl KnownBounds {
         let is_fresh = |at: Timestamp| (0..REFRESH).contains(&now.since(at));
         if !known.0.is_some_and(is_fresh) {
             known.0 = Some(now);
-            match objects::read(store, &Path::from(CALIBRATION_PATH)).await {
-                Ok(None) => {}
-                Ok(Some(bytes)) => match serde_json::from_slice::<Calibration>(&bytes) {
+            let path = Path::from(CALIBRATION_PATH);
+            if let Some(bytes) = objects::soon("the calibration", objects::read(store, &path)).await.flatten() {
+                match serde_json::from_slice::<Calibration>(&bytes) {
                     Ok(c) if c.schema_version == SCHEMA_VERSION => known.1 = Arc::new(c.bounds(None)),
                     _ => tracing::warn!("the calibration has another form: the bounds stay as they were"),
-                },
-                Err(error) => tracing::warn!(%error, "the calibration cannot be read: the bounds stay as they were"),
+                }
             }
         }
         Arc::clone(&known.1)

@@ -212,23 +212,26 @@ struct KnownDay {
 }
 
 impl DriftCards {
-    /// The newest days, newest first, as the owner of `mine` (everybody: `None`) may see them.
+    /// The newest days, newest first, as the owner of `mine` (everybody: `None`) may see them; as they were read last
+    /// while the object store is away.
     pub(crate) async fn newest(
         &self,
         store: &dyn ObjectStore,
         now: Timestamp,
         mine: Option<&[CampaignId]>,
-    ) -> Result<Vec<DayCard>, ReportError> {
+    ) -> Vec<DayCard> {
         let mine: Option<BTreeSet<&str>> = mine.map(|ids| ids.iter().map(CampaignId::as_str).collect());
         // Held while the folder is read: the others wait for it instead of reading it as well.
         let mut known = self.known.lock().await;
         let is_fresh = |at: Timestamp| (0..CARDS_REFRESH).contains(&now.since(at));
         if !known.looked_at.is_some_and(is_fresh) {
-            known.days = look(store, &known.days).await?;
             known.looked_at = Some(now);
+            if let Some(days) = objects::soon("the drift reports", look(store, &known.days)).await {
+                known.days = days;
+            }
         }
         let card = |k: &KnownDay| Some(card(k.day, k.report.as_ref()?, mine.as_ref(), k.settlement_version));
-        Ok(known.days.iter().filter_map(card).collect())
+        known.days.iter().filter_map(card).collect()
     }
 }
 
@@ -238,17 +241,16 @@ async fn look(store: &dyn ObjectStore, before: &[KnownDay]) -> Result<Vec<KnownD
     let mut days: Vec<(Day, ObjectMeta)> = files.into_iter().filter_map(|m| Some((day_of(&m)?, m))).collect();
     days.sort_unstable_by_key(|(day, _)| std::cmp::Reverse(*day));
     days.truncate(CARDS);
-    let mut found = Vec::new();
-    for (day, meta) in days {
+    let read = days.into_iter().map(async |(day, meta)| {
         let tag = objects::tag(&meta);
         let settlement_version = settlement::newest(store, day).await?;
         let report = match before.iter().find(|k| k.day == day && k.tag == tag) {
             Some(known) => known.report.clone(),
             None => boil_down(store, day, &meta).await?,
         };
-        found.push(KnownDay { day, tag, report, settlement_version });
-    }
-    Ok(found)
+        Ok(KnownDay { day, tag, report, settlement_version })
+    });
+    futures::future::try_join_all(read).await
 }
 
 async fn boil_down(

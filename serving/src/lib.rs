@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! speed ──upsert_approximate──▶ ┌───────────────┐ ◀─overwrite_exact── reconcile
-//!                               │ EmbeddedStore │
+//!                               │ EmbeddedStore │ or ClickHouse
 //!                               └───────┬───────┘
 //!            tiles (one computation per question and second, 1,024 kept)
 //!                ads · campaigns · top · pipeline · live ─▶ HTTP, SSE (256 streams), dashboard
@@ -54,4 +54,6 @@ pub use retention::Settings as Retention;
 pub use server::Serving;
 pub use settings::Settings;
 pub use store::EmbeddedStore;
+#[cfg(feature = "clickhouse")]
+pub use store::clickhouse;
 pub use tenants::Tenants;

@@ -103,7 +103,7 @@ pub(crate) async fn make(
         let points = context.store.campaign_series(&id, range.clone()).await?;
         campaigns.push(draw(&id, &points, &range, &judge)?);
     }
-    let days = context.drift_cards.newest(&*context.objects, context.now(), mine.as_deref()).await?;
+    let days = context.drift_cards.newest(&*context.objects, context.now(), mine.as_deref()).await;
     Tile::new(&Live {
         from: range.start.to_string(),
         to: range.end.to_string(),

@@ -1,6 +1,7 @@
 //! Reading files beside the store: drift reports and settlements. Never writes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::path::Path;
@@ -12,6 +13,23 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 #[must_use]
 pub fn rooted(store: Arc<dyn ObjectStore>, folder: Path) -> Arc<dyn ObjectStore> {
     Arc::new(PrefixStore::new(store, folder))
+}
+
+/// How long a report waits for what only stands beside its numbers.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What is read, or `None` where the object store is away or slow: the numbers do not depend on it, so whoever asks goes
+/// on with what it read before.
+pub(crate) async fn soon<T>(
+    what: &'static str,
+    reading: impl Future<Output = Result<T, object_store::Error>>,
+) -> Option<T> {
+    match tokio::time::timeout(PATIENCE, reading).await {
+        Ok(Ok(read)) => return Some(read),
+        Ok(Err(error)) => tracing::warn!(what, %error, "cannot be read: it stays as it was"),
+        Err(_) => tracing::warn!(what, waited = ?PATIENCE, "no answer from the object store: it stays as it was"),
+    }
+    None
 }
 
 /// The object's bytes; `None` when there is none.
@@ -48,6 +66,14 @@ mod tests {
     use object_store::memory::InMemory;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_store_that_does_not_answer_is_not_waited_for() {
+        assert_eq!(soon("test", async { Ok(1) }).await, Some(1));
+        let broken = async { Err(object_store::Error::Generic { store: "test", source: "away".into() }) };
+        assert_eq!(soon::<u8>("test", broken).await, None);
+        assert_eq!(soon::<u8>("test", std::future::pending()).await, None);
+    }
 
     #[tokio::test]
     async fn a_rooted_store_reads_and_lists_from_its_folder() {

@@ -3,4 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failure here must stop the test
 
 mod api;
+#[cfg(feature = "clickhouse")]
+mod clickhouse;
 mod store;

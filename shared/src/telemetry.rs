@@ -20,12 +20,18 @@ pub mod metric_names {
     pub const GATEWAY_EVENTS: &str = "clickledger_gateway_events_total";
     /// Times the gateway's dedup store did not answer (events then pass without it).
     pub const GATEWAY_DEDUP_ERRORS: &str = "clickledger_gateway_dedup_errors_total";
+    /// Events that passed the gateway without its dedup store; later layers deduplicate them.
+    pub const GATEWAY_DEDUP_PASSED: &str = "clickledger_gateway_dedup_passed_total";
     /// Event ids the gateway remembers.
     pub const GATEWAY_DEDUP_ENTRIES: &str = "clickledger_gateway_dedup_entries";
     /// Event ids the gateway forgot before their time for want of room.
     pub const GATEWAY_DEDUP_FORGOTTEN: &str = "clickledger_gateway_dedup_forgotten_total";
+    /// Seconds since the database of the ad directory was last known to hold what is served; 0 while it is.
+    pub const DIRECTORY_STALE: &str = "clickledger_directory_stale_seconds";
     /// Spooled records that arrived in the log everyone reads.
     pub const FORWARD_RECORDS: &str = "clickledger_forward_records_total";
+    /// Spooled records that the log refused for their size: kept in files until it takes them.
+    pub const FORWARD_SET_ASIDE: &str = "clickledger_forward_set_aside_records";
     /// Spooled records that have not arrived yet.
     pub const FORWARD_LAG: &str = "clickledger_forward_lag_records";
     /// HTTP requests, by `route` and `status`.

@@ -149,16 +149,17 @@ async fn tell(
     };
     say_drift(&summary, output)?;
     let settlement = summary.settlement.context("no settlement was published")?;
-    let folder = parts.folder().root().join(&settlement.folder);
-    let verified = ::reconcile::verify::verify(&folder)?;
+    let place = parts.published(&settlement.folder)?;
+    let fetched = super::fetch::fetch(parts, &place, None).await?;
+    let verified = ::reconcile::verify::verify(fetched.path())?;
     ensure!(verified.is_sound(), "the settlement does not verify: {:?}", verified.findings);
     eprintln!(
         "\nSettlement: {} lines in {}; every checksum, count, sum and the signature verify.",
         settlement.row_count,
-        folder.display()
+        place.display()
     );
-    eprintln!("  check it yourself: clickledger settlement verify {}", folder.display());
-    let settled = super::demo_money::Settled { day, version: settlement.version, folder: &folder };
+    eprintln!("  check it yourself: clickledger settlement verify {}", place.display());
+    let settled = super::demo_money::Settled { day, version: settlement.version, folder: fetched.path() };
     let money = super::demo_money::tell(parts, &settled, output).await?;
     let verdicts = &super::batch::summary(&batch)["verdicts"];
     let line = json!({ "day": day, "batch": verdicts, "settlement": settlement, "verified": true, "money": money });

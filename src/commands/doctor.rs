@@ -1,5 +1,8 @@
 //! `doctor`: checks this machine and folder, and says what to change.
 
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod stores;
+
 use std::fs::File;
 use std::io::Write;
 use std::time::Duration;
@@ -18,7 +21,7 @@ const SLOW_SYNC: Duration = Duration::from_millis(20);
 const SYNCS: u32 = 20;
 
 /// What a check found.
-enum Found {
+pub(super) enum Found {
     Good(String),
     /// It works, but somebody should look.
     Look(String),
@@ -26,13 +29,12 @@ enum Found {
 }
 
 pub(super) async fn run(parts: &Parts, output: Output) -> super::Done {
-    #[cfg_attr(not(feature = "kafka"), allow(unused_mut))] // without it there is nothing to add
     let mut checks: Vec<(&str, Found)> = vec![
         ("data folder", folder(parts)),
         ("disk sync", sync(parts)),
         ("event log", log(parts).await),
         ("lake", lake(parts).await),
-        ("serving store", said(parts.serving_store().map(|_| "opens".to_owned()))),
+        ("serving store", store(parts).await),
         ("price book", prices(parts)),
         ("ad directory", ads(parts)),
         ("signing keys", keys(parts)),
@@ -40,10 +42,15 @@ pub(super) async fn run(parts: &Parts, output: Output) -> super::Done {
         ("serving port", port(parts.settings().serving.listen)),
         ("open files", open_files()),
     ];
+    checks.extend(super::doctor_stores::checks(parts).await);
     #[cfg(feature = "kafka")]
     if parts.has_broker() {
         checks.push(("Kafka topics", topics(parts).await));
     }
+    #[cfg(feature = "redis")]
+    checks.extend(stores::redis(parts).await.map(|found| ("Redis", found)));
+    #[cfg(feature = "postgres")]
+    checks.extend(stores::postgres(parts).await.map(|found| ("PostgreSQL", found)));
     let mut report = Report::new(&["check", "state", "finding"]);
     let mut bad = 0;
     for (check, found) in &checks {
@@ -134,6 +141,14 @@ async fn lake(parts: &Parts) -> Found {
         anyhow::Ok(format!("bronze/events at version {}", table.version()))
     };
     said(open.await)
+}
+
+async fn store(parts: &Parts) -> Found {
+    match parts.examine_serving_store().await {
+        Ok((finding, said)) if said.is_empty() => Found::Good(finding),
+        Ok((finding, said)) => Found::Look(format!("{finding}: {}", said.join("; "))),
+        Err(e) => Found::Bad(format!("{e:#}")),
+    }
 }
 
 fn prices(parts: &Parts) -> Found {

@@ -1,6 +1,8 @@
-//! A settlement that the serving API offers → a folder like the published one, for `settlement verify URL`.
-//! Plain http, as our client; a server behind TLS is asked through its proxy, or its files are taken by hand.
+//! A settlement that lies elsewhere → a folder like the published one: what the serving API offers, or what an object
+//! store holds. The API is asked by plain http, as our client; a server behind TLS through its proxy.
 //! Never: writes outside the folder, whatever the server calls its files.
+
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
@@ -9,10 +11,44 @@ use tempfile::TempDir;
 
 use crate::client::Client;
 use crate::exit::Usage;
+use crate::wiring::Parts;
+
+/// A settlement's folder on this machine.
+pub(super) enum Fetched {
+    /// It lies here.
+    Here(PathBuf),
+    /// A copy, removed at the end.
+    Copy(TempDir),
+}
+
+impl Fetched {
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Self::Here(folder) => folder,
+            Self::Copy(folder) => folder.path(),
+        }
+    }
+}
+
+/// The settlement at `place`: a folder, the URL of its files in the serving API, or its URL in an object store.
+pub(super) async fn fetch(parts: &Parts, place: &Path, api_key: Option<&str>) -> anyhow::Result<Fetched> {
+    match place.to_str().filter(|p| p.contains("://")) {
+        Some(url) if url.starts_with("http://") => Ok(Fetched::Copy(settlement(url, api_key).await?)),
+        Some(url) => {
+            let (root, copy) = (parts.settings().object_store.root(url, Path::new(""))?, tempfile::tempdir()?);
+            let files = ::reconcile::download::download(&root, copy.path()).await?;
+            if files == 0 {
+                return Err(Usage(format!("{url} holds no files")).into());
+            }
+            Ok(Fetched::Copy(copy))
+        }
+        None => Ok(Fetched::Here(place.to_owned())),
+    }
+}
 
 /// The folder with every file of the settlement at `url`: `http://HOST:PORT/v1/reports/reconcile/DAY/files`, with
 /// `?version=N` for an older one.
-pub(super) async fn settlement(url: &str, api_key: Option<&str>) -> anyhow::Result<TempDir> {
+async fn settlement(url: &str, api_key: Option<&str>) -> anyhow::Result<TempDir> {
     let rest = url.strip_prefix("http://").unwrap_or(url);
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     if !path.contains("/files") {

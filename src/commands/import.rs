@@ -37,6 +37,7 @@ pub(super) struct Imported {
 
 pub(super) async fn run(parts: &Parts, files: &[PathBuf], _output: Output) -> super::Done {
     let logs = parts.log_writer().await?;
+    parts.fetch_directory().await;
     let importer = Importer::new(parts, logs)?;
     let mut all = Imported::default();
     for file in files {

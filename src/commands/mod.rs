@@ -10,6 +10,7 @@ mod demo;
 mod demo_money;
 mod dispute;
 mod doctor;
+mod doctor_stores;
 mod explain;
 mod fetch;
 mod import;
@@ -18,11 +19,14 @@ mod kafka;
 mod keys;
 mod lake;
 mod ledger;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod prices;
 mod privacy;
 mod reconcile;
 mod repriced;
 mod roles;
+mod serving;
 mod settlement;
 mod simulate;
 mod whatif;
@@ -56,11 +60,11 @@ pub(crate) async fn run(cli: Cli) -> Done {
         Command::Up(args) => roles::run(parts, roles::Role::ALL, args.run_for).await,
         Command::Gateway(args) => roles::run(parts, &[roles::Role::Gateway], args.run_for).await,
         Command::Speed(args) => roles::run(parts, &[roles::Role::Speed], args.run_for).await,
-        Command::Serving(args) => roles::run(parts, &[roles::Role::Serving], args.run_for).await,
+        Command::Serving(args) => serving::run(parts, args, output).await,
         Command::Lake(args) => lake::run(parts, args, output).await,
         Command::Simulate(args) => simulate::run(&parts, &args).await,
         Command::Import(args) => import::run(&parts, &args.files, output).await,
-        Command::Ads(command) => ads::run(&parts, command, output),
+        Command::Ads(command) => ads::run(&parts, command, output).await,
         Command::Batch(command) => batch::run(&parts, command, output).await,
         Command::Prices(command) => prices::run(&parts, command, output).await,
         Command::Reconcile(command) => reconcile::run(&parts, command).await,
@@ -75,6 +79,8 @@ pub(crate) async fn run(cli: Cli) -> Done {
         Command::Sign(args) => keys::sign(&parts, &args, output),
         #[cfg(feature = "kafka")]
         Command::Kafka(command) => kafka::run(&parts, command).await,
+        #[cfg(feature = "postgres")]
+        Command::Postgres(command) => postgres::run(&parts, command).await,
         Command::Doctor => doctor::run(&parts, output).await,
         Command::Config(_) => Ok(0),
     }

@@ -19,6 +19,7 @@ use super::repriced;
 pub(super) async fn run(parts: &Parts, command: Prices, output: Output) -> super::Done {
     match command {
         Prices::Import { file, dry_run, any_campaign } => {
+            parts.fetch_directory().await;
             let ads = Directory::load(&parts.folder().ads())?;
             let takes_any = any_campaign || ads.is_empty();
             let is_known = |campaign: &CampaignId| takes_any || ads.advertiser_of(campaign).is_some();

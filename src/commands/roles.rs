@@ -106,7 +106,7 @@ pub(super) async fn start(parts: &Parts, roles: &[Role], shutdown: &Shutdown) ->
     }
     if let Some(logs) = running.logs.clone() {
         if has(Role::Speed) {
-            let speed = parts.speed(logs.clone(), shutdown)?;
+            let speed = parts.speed(logs.clone(), shutdown).await?;
             running.spawn("speed", shutdown, move |stop| async move { Ok(speed.run(stop).await?) });
         }
         if has(Role::Lake) {
@@ -117,7 +117,7 @@ pub(super) async fn start(parts: &Parts, roles: &[Role], shutdown: &Shutdown) ->
     if has(Role::Serving) {
         let listener = listen(parts.settings().serving.listen).await?;
         running.serving = Some(listener.local_addr()?);
-        let serving = parts.serving(shutdown)?;
+        let serving = parts.serving(shutdown).await?;
         running.spawn("serving", shutdown, move |stop| async move { Ok(serving.run(listener, stop).await?) });
     }
     Ok(running)

@@ -35,12 +35,8 @@ pub(super) async fn run(parts: &Parts, command: Settlement, output: Output) -> s
         Settlement::Diff(args) => super::dispute::run(parts, &args, output).await,
         Settlement::Verify { folder, api_key, proof, key } => {
             let pin = pin(key.as_deref())?;
-            let fetched = match folder.to_str().filter(|f| f.starts_with("http://")) {
-                Some(url) => Some(super::fetch::settlement(url, api_key.as_deref()).await?),
-                None => None,
-            };
-            let folder = fetched.as_ref().map_or(folder.as_path(), tempfile::TempDir::path);
-            check(folder, proof.as_deref(), pin.as_ref(), output)
+            let folder = super::fetch::fetch(parts, &folder, api_key.as_deref()).await?;
+            check(folder.path(), proof.as_deref(), pin.as_ref(), output)
         }
         Settlement::Prove { event, date, settlement_version } => {
             let id = EventId::new(&event).map_err(|e| Usage(format!("--event: {e}")))?;

@@ -5,6 +5,9 @@
 //! Never: the last word on a duplicate, nor a reason to lose an event (a failing store lets everything pass).
 
 mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
+mod settings;
 
 use async_trait::async_trait;
 use sha2::{Digest, Sha256};
@@ -13,7 +16,8 @@ use shared::event::Fingerprint;
 use shared::id::EventId;
 use shared::time::Timestamp;
 
-pub use memory::{MemoryDedup, Settings};
+pub use memory::MemoryDedup;
+pub use settings::Settings;
 
 /// An event id as the store keeps it: 16 bytes of its SHA-256, so that nobody can make two ids one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -231,6 +231,19 @@ async fn without_its_dedup_store_the_gateway_lets_events_pass() {
 }
 
 #[tokio::test]
+async fn a_stale_ad_directory_is_served_and_readyz_says_since_when() {
+    let gateway = start(roomy()).await;
+    let says = async || String::from_utf8(gateway.get("/readyz").await.body).unwrap();
+    assert_eq!(says().await, "ready\n");
+    assert_eq!(gateway.directory.mark_stale(NOW), NOW);
+    assert_eq!(gateway.directory.mark_stale(NOW.plus(SECOND)), NOW, "since the first time");
+    assert_eq!(gateway.get(&gateway.click("ad-1", "imp-1")).await.status, 302);
+    assert!(says().await.starts_with("ready\n") && says().await.contains(&format!("since {NOW}")), "{}", says().await);
+    gateway.directory.mark_fresh();
+    assert_eq!(says().await, "ready\n");
+}
+
+#[tokio::test]
 async fn after_the_window_the_edge_has_forgotten_and_later_layers_judge() {
     let gateway = start(roomy()).await;
     let claims = gateway::signature::LinkClaims { expires_at: None, ..link("ad-1", "imp-1") };

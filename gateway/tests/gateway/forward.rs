@@ -13,11 +13,19 @@ use shared::shutdown::Shutdown;
 use shared::testing::conformance::event_log::{PARTITIONS, expected, read_all, records, zero};
 use shared::time::Timestamp;
 
-/// A log that fails its next appends: before anything is kept, or after a part of it was.
+/// A log that fails its next appends: before anything is kept, or after a part of it was. It takes no record larger than
+/// `largest`, and says so after it took what came before it, as a broker does.
 #[derive(Clone)]
 struct Flaky {
     log: MemoryLog,
     failures: Arc<AtomicU32>,
+    largest: usize,
+}
+
+impl Flaky {
+    fn new(failures: u32) -> Self {
+        Self { log: MemoryLog::new(PARTITIONS), failures: Arc::new(AtomicU32::new(failures)), largest: usize::MAX }
+    }
 }
 
 #[async_trait]
@@ -27,6 +35,10 @@ impl EventLog for Flaky {
     }
     async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<Delivered>, LogError> {
         let left = self.failures.load(Ordering::SeqCst);
+        if let Some(n) = records.iter().position(|r| r.payload.len() > self.largest) {
+            assert_eq!(self.log.append(records[..n].to_vec()).await?.len(), n);
+            return Err(LogError::TooLarge("testing".to_owned()));
+        }
         if left == 0 {
             return self.log.append(records).await;
         }
@@ -84,8 +96,7 @@ fn firsts(arrived: BTreeMap<u32, Vec<Record>>) -> BTreeMap<u32, Vec<bytes::Bytes
 async fn everything_arrives_in_order_though_the_log_goes_away_half_way() {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path().join("forward.json");
-    let (spool, failures) = (MemoryLog::new(PARTITIONS), Arc::new(AtomicU32::new(4)));
-    let log = Flaky { log: MemoryLog::new(PARTITIONS), failures };
+    let (spool, log) = (MemoryLog::new(PARTITIONS), Flaky::new(4));
     let all = records(6_000);
     for part in all.chunks(2_000) {
         assert_eq!(spool.append(part.to_vec()).await.unwrap().len(), part.len());
@@ -102,13 +113,51 @@ async fn a_restart_goes_on_where_the_last_one_stopped() {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path().join("forward.json");
     let spool = MemoryLog::new(PARTITIONS);
-    let log = Flaky { log: MemoryLog::new(PARTITIONS), failures: Arc::default() };
+    let log = Flaky::new(0);
     let all = records(500);
     for part in all.chunks(100) {
         assert_eq!(spool.append(part.to_vec()).await.unwrap().len(), part.len());
         forward(&spool, &log, &place).await;
     }
     assert_eq!(read_all(&log.log, &zero()).await, expected(&all), "each once");
+}
+
+#[tokio::test]
+async fn a_record_that_is_too_large_is_set_aside_until_the_log_takes_it_and_holds_nothing_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("forward.json");
+    let (spool, log) = (MemoryLog::new(PARTITIONS), Flaky { largest: 1_000, ..Flaky::new(0) });
+    let mut all = records(500);
+    let mut fits = all.clone();
+    for n in [0, 77, 78, 499] {
+        let large = bytes::Bytes::from(vec![u8::try_from(n % 256).unwrap(); 1_001]);
+        all[n].payload = large;
+        fits[n].payload = bytes::Bytes::new();
+    }
+    fits.retain(|r| !r.payload.is_empty());
+    assert_eq!(spool.append(all.clone()).await.unwrap().len(), 500);
+    forward(&spool, &log, &place).await;
+    // By position what arrived differs from the spool: compare the payloads alone.
+    let arrived = firsts(read_all(&log.log, &zero()).await);
+    assert_eq!(arrived, firsts(expected(&fits)));
+    let aside = || std::fs::read_dir(folder.path().join("forward.aside")).unwrap().count();
+    assert_eq!(aside(), 4);
+    // A restart tries again: still too large; then the log takes them.
+    forward(&spool, &log, &place).await;
+    assert_eq!(aside(), 4);
+    let log = Flaky { largest: usize::MAX, ..log };
+    forward(&spool, &log, &place).await;
+    assert_eq!(aside(), 0);
+    let arrived = read_all(&log.log, &zero()).await;
+    let kept: Vec<NewRecord> = arrived
+        .into_values()
+        .flatten()
+        .filter(|r| r.payload.len() > 1_000)
+        .map(|r| NewRecord { partition: r.partition, append_time: r.append_time, payload: r.payload })
+        .collect();
+    let mut large: Vec<NewRecord> = all.into_iter().filter(|r| r.payload.len() > 1_000).collect();
+    large.sort_by_key(|r| (r.partition, r.append_time));
+    assert_eq!(kept, large, "whole, each once");
 }
 
 #[tokio::test]

@@ -117,6 +117,7 @@ pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     pub(crate) events: Arc<SwitchLog>,
     pub(crate) dead_letters: Arc<SwitchLog>,
+    pub(crate) directory: Arc<DirectoryHandle>,
     pub(crate) keys: SigningKeys,
     pub(crate) clock: ManualClock,
     shutdown: Shutdown,
@@ -163,6 +164,7 @@ pub(crate) async fn start_with(settings: Settings, dedup: Arc<dyn DedupStore>) -
     assert_eq!(settings.problems(), vec![]);
     let (events, dead_letters) = (Arc::new(SwitchLog::new()), Arc::new(SwitchLog::new()));
     let (clock, keys, shutdown) = (ManualClock::at(NOW), signing_keys(), Shutdown::new());
+    let directory = Arc::new(DirectoryHandle::fixed(ads()));
     let salts = Salts::open(None, settings.ip_hash.clone(), counter()).unwrap();
     let deps = Deps {
         salts: Arc::new(salts),
@@ -174,7 +176,7 @@ pub(crate) async fn start_with(settings: Settings, dedup: Arc<dyn DedupStore>) -
         chance: counter(),
         events: Arc::clone(&events) as Arc<dyn EventLog>,
         dead_letters: Arc::clone(&dead_letters) as Arc<dyn EventLog>,
-        directory: Arc::new(DirectoryHandle::fixed(ads())),
+        directory: Arc::clone(&directory),
         keys: Arc::new(KeyRing::fixed(keys.clone())),
         dedup,
         clock: Arc::new(clock.clone()),
@@ -184,7 +186,7 @@ pub(crate) async fn start_with(settings: Settings, dedup: Arc<dyn DedupStore>) -
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let task = tokio::spawn(Gateway::new(settings, deps).run(listener, shutdown.clone()));
-    Running { address, events, dead_letters, keys, clock, shutdown, task }
+    Running { address, events, dead_letters, directory, keys, clock, shutdown, task }
 }
 
 /// Bytes that never repeat, which is all that tests need of chance.

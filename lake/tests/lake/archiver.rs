@@ -26,7 +26,7 @@ fn lake() -> LakeRoot {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_record_is_archived_once_on_a_real_disk() {
     let dir = tempfile::tempdir().unwrap();
-    let root = LakeRoot::open(dir.path().join("data/lake").to_str().unwrap()).unwrap();
+    let root = LakeRoot::open_folder(&dir.path().join("data/lake")).unwrap();
     let world = World::with(0..500, 0..40).await;
     let ends = world.archiver(&root, eager(100)).drain().await.unwrap();
     assert_eq!(ends.events, world.events.bounds().await.unwrap().end);
@@ -51,6 +51,27 @@ async fn two_archivers_racing_on_one_lake_archive_every_record_once() {
         }
         world.assert_archived(&root).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn archivers_that_share_the_partitions_archive_every_record_once_and_none_of_the_others() {
+    let world = World::with(0..300, 0..20).await;
+    let root = lake();
+    let all = world.events.partitions();
+    assert!(all >= 2, "there is something to share");
+    let share = |partitions: Vec<u32>| Settings { partitions, ..eager(20) };
+    let second = world.archiver(&root, share((1..all).collect()));
+    let ends = second.drain().await.unwrap();
+    assert!(!ends.events.0.contains_key(&0) && ends.dead_letters.0.is_empty(), "{ends:?}");
+    let table = Table::open(&root, &BRONZE_EVENTS).await.unwrap();
+    assert_eq!(table.transaction_version("bronze/events/0").await.unwrap(), None, "partition 0 is another's");
+    let first = world.archiver(&root, share(vec![0]));
+    append(world.events.as_ref(), (300..400).map(|n| (n, payload(n)))).await;
+    let runs = [first, second].map(|a| tokio::spawn(async move { a.drain().await.map(drop) }));
+    for run in runs {
+        run.await.unwrap().unwrap();
+    }
+    world.assert_archived(&root).await;
 }
 
 async fn stored_files(root: &LakeRoot) -> usize {

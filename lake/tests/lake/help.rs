@@ -251,6 +251,9 @@ pub(crate) enum Fault {
     Fail,
     /// The put stores the object and says it failed.
     LoseAnswer,
+    /// The put replaces an object that must only be created.
+    #[cfg(feature = "s3")]
+    ReplaceExisting,
 }
 
 /// A store that does something to its `n`-th put.
@@ -306,6 +309,8 @@ impl ObjectStore for Faulty {
                 self.inner.put_opts(location, payload, opts).await?;
                 Err(broken())
             }
+            #[cfg(feature = "s3")]
+            Fault::ReplaceExisting if now => self.inner.put_opts(location, payload, PutOptions::default()).await,
             _ => self.inner.put_opts(location, payload, opts).await,
         }
     }

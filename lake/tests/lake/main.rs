@@ -9,4 +9,6 @@ mod crash;
 mod erase;
 mod help;
 mod maintenance;
+#[cfg(feature = "s3")]
+mod s3;
 mod table;

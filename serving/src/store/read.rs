@@ -1,7 +1,6 @@
 //! The reading calls, each inside one read transaction, so that every answer is of one instant.
 //! Guarantee: rows of several writers are summed; nothing is written.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Row, Rows, Transaction};
@@ -13,6 +12,7 @@ use shared::sketch::Sketch;
 use shared::time::{Day, HOUR, MINUTE, Timestamp};
 
 use super::encode::{self, Failure};
+use super::rank::{measure, rank};
 use super::write::{add, union};
 
 const HOUR_AD_MINUTES: &str = include_str!("../../../sql/serving/40_read_hour_ad_minutes.sql");
@@ -220,27 +220,6 @@ fn add_up(sums: &mut Sums, mut rows: Rows<'_>, among: Option<&BTreeSet<CampaignI
         }
     }
     Ok(())
-}
-
-/// Orders lines that come by campaign and currency; the sorts are stable.
-fn rank(mut lines: Vec<TopCampaign>, by: TopBy, n: usize) -> Vec<TopCampaign> {
-    lines.sort_by_key(|l| Reverse(measure(&l.counts, by)));
-    if by != TopBy::Cost {
-        lines.truncate(n);
-        return lines;
-    }
-    lines.sort_by_key(|l| l.currency);
-    let per_currency = lines.chunk_by(|a, b| a.currency == b.currency);
-    per_currency.flat_map(|lines| lines.iter().take(n).cloned()).collect()
-}
-
-fn measure(counts: &Counts, by: TopBy) -> i128 {
-    match by {
-        TopBy::Clicks => i128::from(counts.clicks),
-        TopBy::Impressions => i128::from(counts.impressions),
-        TopBy::Conversions => i128::from(counts.conversions),
-        TopBy::Cost => counts.cost_nanos,
-    }
 }
 
 /// What every writer last told.

@@ -49,9 +49,54 @@ pub fn import<R: BufRead>(
     batch.sort()?;
     let beside = suffixed(path, ".tmp");
     let imported = batch.write_file(&old, &beside).map_err(DirectoryError::io("write", &beside))?;
-    std::fs::rename(&beside, path).map_err(DirectoryError::io("replace", path))?;
-    sync_folder(path).map_err(DirectoryError::io("sync the folder of", path))?;
+    put_in_place(&beside, path)?;
     Ok(imported)
+}
+
+/// Renames a new snapshot over the old one, for good.
+fn put_in_place(new: &Path, path: &Path) -> Result<(), DirectoryError> {
+    std::fs::rename(new, path).map_err(DirectoryError::io("replace", path))?;
+    sync_folder(path).map_err(DirectoryError::io("sync the folder of", path))
+}
+
+/// Makes the directory at `path` exactly the ads that `rows` hands over until it says the end; whether it is another one
+/// now. Campaigns stay, with or without ads: their past has an owner. Call it where blocking is allowed.
+///
+/// # Errors
+/// [`DirectoryError`], also when `rows` ends without an end; then nothing has changed.
+#[cfg(feature = "postgres")]
+pub(super) fn replace(
+    path: &Path,
+    mut rows: tokio::sync::mpsc::Receiver<Option<Vec<AdRow>>>,
+) -> Result<bool, DirectoryError> {
+    let locked = lock_file(path)?;
+    locked.lock().map_err(DirectoryError::io("lock", path))?;
+    let old = Directory::load(path)?;
+    let footer = old.stored.footer().to_vec();
+    let without_ads = Directory { stored: super::file::Stored::default(), ..old };
+    let (mut batch, mut number) = (Batch::over(&without_ads), 0);
+    loop {
+        match rows.blocking_recv() {
+            Some(Some(some)) => {
+                for ad in some {
+                    number += 1;
+                    check_url(&ad.url).map_err(|why| BadAd { row: number, why: format!("ad {}: {why}", ad.ad_id) })?;
+                    batch.add(number, &ad)?;
+                }
+            }
+            Some(None) => break,
+            None => return Err(BadAd { row: number + 1, why: "is missing: reading broke off".to_owned() }.into()),
+        }
+    }
+    batch.sort()?;
+    let beside = suffixed(path, ".tmp");
+    batch.write_file(&without_ads, &beside).map_err(DirectoryError::io("write", &beside))?;
+    if super::file::read_footer(&beside).map_err(DirectoryError::io("read", &beside))? == Some(footer) {
+        std::fs::remove_file(&beside).map_err(DirectoryError::io("remove", &beside))?;
+        return Ok(false);
+    }
+    put_in_place(&beside, path)?;
+    Ok(true)
 }
 
 /// A directory of `rows` that lives in memory only.
@@ -191,16 +236,21 @@ fn last_number<T>(items: &[T]) -> u32 {
 
 /// Keeps two imports apart for as long as the file lives.
 fn lock(path: &Path) -> Result<File, DirectoryError> {
+    let file = lock_file(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(DirectoryError::Busy(path.to_owned())),
+        Err(std::fs::TryLockError::Error(error)) => Err(DirectoryError::io("lock", path)(error)),
+    }
+}
+
+/// The file that whoever writes the directory at `path` locks.
+fn lock_file(path: &Path) -> Result<File, DirectoryError> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(DirectoryError::io("create the folder of", path))?;
     }
     let lock = suffixed(path, ".lock");
-    let file = File::create(&lock).map_err(DirectoryError::io("create", &lock))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(DirectoryError::Busy(path.to_owned())),
-        Err(std::fs::TryLockError::Error(error)) => Err(DirectoryError::io("lock", &lock)(error)),
-    }
+    File::create(&lock).map_err(DirectoryError::io("create", &lock))
 }
 
 fn suffixed(path: &Path, suffix: &str) -> PathBuf {

@@ -7,17 +7,21 @@
 
 mod file;
 mod import;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 mod row;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ErrorKind, io_kind};
 use crate::id::{AdId, AdvertiserId, CampaignId};
+use crate::time::Timestamp;
 
 pub use import::{Imported, import};
 pub use row::{AdRow, BadAd, Format, check_url, read_rows};
@@ -219,6 +223,8 @@ impl Directory {
 pub struct DirectoryHandle {
     path: Option<PathBuf>,
     current: RwLock<Arc<Directory>>,
+    /// Since when its source could not be asked, in microseconds; [`i64::MAX`]: it could.
+    stale_since: AtomicI64,
 }
 
 impl DirectoryHandle {
@@ -229,13 +235,29 @@ impl DirectoryHandle {
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, DirectoryError> {
         let path = path.into();
         let current = RwLock::new(Arc::new(Directory::load(&path)?));
-        Ok(Self { path: Some(path), current })
+        Ok(Self { path: Some(path), current, stale_since: AtomicI64::new(i64::MAX) })
     }
 
     /// A directory that never changes.
     #[must_use]
     pub fn fixed(directory: Directory) -> Self {
-        Self { path: None, current: RwLock::new(Arc::new(directory)) }
+        Self { path: None, current: RwLock::new(Arc::new(directory)), stale_since: AtomicI64::new(i64::MAX) }
+    }
+
+    /// Since when nobody could say whether this is still the newest directory; `None` while somebody can.
+    #[must_use]
+    pub fn stale_since(&self) -> Option<Timestamp> {
+        Some(self.stale_since.load(Ordering::Relaxed)).filter(|since| *since != i64::MAX).map(Timestamp)
+    }
+
+    /// Its source cannot be asked at `now`; answers since when.
+    pub fn mark_stale(&self, now: Timestamp) -> Timestamp {
+        Timestamp(self.stale_since.fetch_min(now.0, Ordering::Relaxed).min(now.0))
+    }
+
+    /// Its source was asked: this is the newest directory.
+    pub fn mark_fresh(&self) {
+        self.stale_since.store(i64::MAX, Ordering::Relaxed);
     }
 
     /// The newest snapshot loaded.

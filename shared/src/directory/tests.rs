@@ -84,6 +84,27 @@ proptest! {
     }
 }
 
+/// A file in a folder, imported into and loaded.
+struct InFile(tempfile::TempDir);
+
+#[async_trait::async_trait]
+impl crate::testing::conformance::directory::Harness for InFile {
+    async fn empty(&mut self) {
+        self.0 = tempfile::tempdir().unwrap();
+    }
+    async fn import(&mut self, rows: &[AdRow]) -> Result<Imported, (String, ErrorKind)> {
+        import_rows(&self.0.path().join("ads.dir"), rows).map_err(|e| (e.to_string(), e.kind()))
+    }
+    async fn snapshot(&mut self) -> Directory {
+        Directory::load(&self.0.path().join("ads.dir")).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_file_is_an_ad_directory() {
+    crate::testing::conformance::directory::run(&mut InFile(tempfile::tempdir().unwrap())).await;
+}
+
 #[test]
 fn csv_and_ndjson_mean_the_same() {
     let folder = tempfile::tempdir().unwrap();

@@ -76,6 +76,9 @@ pub enum LogError {
     /// The record is larger than the log takes, or its partition does not exist.
     #[error("cannot append: {0}")]
     Invalid(String),
+    /// One of the records is larger than the broker takes; others may have been appended.
+    #[error("cannot append: {0}")]
+    TooLarge(String),
     /// The log no longer has what was asked for: records were lost to retention before they were read.
     #[error(
         "partition {partition} starts at {start}, after position {wanted}: retention removed records that were not read"
@@ -121,7 +124,7 @@ impl LogError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Invalid(_) => ErrorKind::Invalid,
+            Self::Invalid(_) | Self::TooLarge(_) => ErrorKind::Invalid,
             Self::Truncated { .. } | Self::AheadOfLog { .. } | Self::Corrupt(_) => ErrorKind::Corrupt,
             Self::Locked(_) => ErrorKind::Conflict,
             Self::Unavailable { .. } => ErrorKind::Unavailable,

@@ -5,5 +5,6 @@
 pub mod conformance;
 mod memory_serving_store;
 pub mod parts;
+pub mod s3;
 
 pub use memory_serving_store::MemoryServingStore;

@@ -43,17 +43,30 @@ impl Part {
         }
     }
 
+    /// Whether it is the caller's own, which may do with it what it likes.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        self.starter.is_some()
+    }
+
     /// Kills the part where it stands (SIGKILL) and starts it again on the same data and port.
     ///
     /// # Panics
     /// When the part is not ours, or does not come back.
     pub fn crash_and_restart(&mut self) {
-        let Starter { mut child, pid, name, variable, folder } = self.starter.take().expect("a part of our own");
-        assert!(Command::new("kill").args(["-KILL", &pid]).status().unwrap().success());
-        drop(child.stdin.take());
-        assert!(child.wait().is_ok());
-        let port = self.address.rsplit(':').next().unwrap().to_owned();
-        *self = Self::launch(name, variable, &folder, Some(&port));
+        self.crash().restart();
+    }
+
+    /// Kills the part where it stands (SIGKILL); it is away until it is started again.
+    ///
+    /// # Panics
+    /// When the part is not ours.
+    pub fn crash(&mut self) -> Away<'_> {
+        let starter = self.starter.as_mut().expect("a part of our own");
+        assert!(Command::new("kill").args(["-KILL", &starter.pid]).status().unwrap().success());
+        drop(starter.child.stdin.take());
+        assert!(starter.child.wait().is_ok());
+        Away(self)
     }
 
     fn launch(name: &'static str, variable: &'static str, folder: &Path, port: Option<&str>) -> Self {
@@ -73,6 +86,22 @@ impl Part {
         };
         let (address, pid) = (word(variable), word("PID"));
         Self { address, starter: Some(Starter { child, pid, name, variable, folder: folder.to_owned() }) }
+    }
+}
+
+/// A part that was killed.
+#[must_use]
+pub struct Away<'a>(&'a mut Part);
+
+impl Away<'_> {
+    /// Starts it again on the same data and port.
+    ///
+    /// # Panics
+    /// When it does not come back.
+    pub fn restart(self) {
+        let Starter { name, variable, folder, .. } = self.0.starter.take().expect("a part of our own");
+        let port = self.0.address.rsplit(':').next().unwrap().trim_matches(|c: char| !c.is_ascii_digit()).to_owned();
+        *self.0 = Part::launch(name, variable, &folder, Some(&port));
     }
 }
 

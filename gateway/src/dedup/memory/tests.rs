@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+use shared::config::Span;
 use shared::time::{HOUR, MINUTE, SECOND};
 
 use super::*;

@@ -10,6 +10,7 @@
 //! lag displays only.
 
 mod consumer;
+mod headers;
 mod settings;
 mod topic;
 
@@ -31,6 +32,7 @@ use super::{Bounds, Consumer, Delivered, EventLog, LogError, NewRecord, Retentio
 use crate::progress::Positions;
 use crate::time::{Timestamp, sleep};
 
+pub use headers::cloud_event;
 pub use settings::Settings;
 pub use topic::{Topic, ensure, shortcomings};
 
@@ -38,6 +40,9 @@ pub use topic::{Topic, ensure, shortcomings};
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// How long to wait when the producer's queue is full.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(5);
+
+/// The headers of a record by its payload.
+pub type Describe = fn(&[u8]) -> Vec<(&'static str, String)>;
 
 /// A topic as an event log. Clones are the same log.
 #[derive(Clone)]
@@ -48,6 +53,8 @@ struct Inner {
     topic: String,
     partitions: u32,
     producer: Mutex<Arc<FutureProducer>>,
+    /// The headers of a record.
+    describe: Describe,
     /// Asks questions; never assigned.
     asker: Arc<BaseConsumer>,
 }
@@ -58,6 +65,15 @@ impl KafkaLog {
     /// # Errors
     /// [`LogError::Unavailable`] when no broker answers; [`LogError::Invalid`] when there is no such topic.
     pub async fn open(settings: &Settings, topic: &str) -> Result<Self, LogError> {
+        Self::open_with(settings, topic, |_| Vec::new()).await
+    }
+
+    /// As [`KafkaLog::open`]; every record appended carries the headers that `describe` finds in it. Nothing of ours reads
+    /// them: they are for whoever else reads the topic.
+    ///
+    /// # Errors
+    /// As [`KafkaLog::open`].
+    pub async fn open_with(settings: &Settings, topic: &str, describe: Describe) -> Result<Self, LogError> {
         let asker: BaseConsumer = create(&reader_config(settings, "clickledger-asks")?)?;
         let asker = Arc::new(asker);
         let partitions = topic::partitions(&asker, topic).await?;
@@ -65,7 +81,14 @@ impl KafkaLog {
             LogError::Invalid(format!("there is no topic {topic}: make it with `clickledger kafka ensure`"))
         })?;
         let producer = Mutex::new(Arc::new(producer(settings)?));
-        Ok(Self(Arc::new(Inner { settings: settings.clone(), topic: topic.to_owned(), partitions, producer, asker })))
+        Ok(Self(Arc::new(Inner {
+            settings: settings.clone(),
+            topic: topic.to_owned(),
+            partitions,
+            producer,
+            describe,
+            asker,
+        })))
     }
 }
 
@@ -87,6 +110,7 @@ fn producer(settings: &Settings) -> Result<FutureProducer, LogError> {
         .set("acks", "all")
         .set("enable.idempotence", "true")
         .set("compression.type", "zstd")
+        .set("message.max.bytes", settings.max_message_bytes.0.to_string())
         .set("linger.ms", settings.linger.0.as_millis().to_string())
         .set("delivery.timeout.ms", settings.delivery_timeout.0.as_millis().to_string());
     create(&config)
@@ -159,16 +183,18 @@ impl Inner {
     }
 
     async fn enqueue(&self, producer: &FutureProducer, record: &NewRecord) -> Result<DeliveryFuture, LogError> {
+        let headers = (self.describe)(&record.payload);
         loop {
             let new: FutureRecord<'_, (), [u8]> = FutureRecord::to(&self.topic)
                 .partition(number(record.partition))
                 .timestamp(record.append_time.as_millis())
+                .headers(headers::owned(&headers))
                 .payload(record.payload.as_ref());
             match producer.send_result(new) {
                 Ok(delivery) => return Ok(delivery),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => sleep(QUEUE_FULL_PAUSE).await,
                 Err((KafkaError::MessageProduction(code @ RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
-                    return Err(LogError::Invalid(format!("a record of {} bytes: {code}", record.payload.len())));
+                    return Err(LogError::TooLarge(format!("a record of {} bytes: {code}", record.payload.len())));
                 }
                 Err((error, _)) => return Err(unavailable("appending to Kafka")(error)),
             }
@@ -220,6 +246,9 @@ impl EventLog for KafkaLog {
                     partition: u32::try_from(at.partition).unwrap_or(0),
                     position: position(at.offset),
                 }),
+                Ok(Err((error, _))) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
+                    failed = failed.or(Some(LogError::TooLarge(format!("topic {}: {error}", self.0.topic))));
+                }
                 Ok(Err((error, _))) => failed = failed.or(Some(unavailable("appending to Kafka")(error))),
                 Err(cancelled) => {
                     let source = std::io::Error::other(cancelled);

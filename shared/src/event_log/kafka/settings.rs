@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use rdkafka::ClientConfig;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Problem, Span};
+use crate::config::{ByteSize, Problem, Span};
 
 /// Client properties that our guarantees rest on: nobody may set them otherwise.
 const OURS: [&str; 8] = [
@@ -37,6 +37,8 @@ pub struct Settings {
     pub replication: u32,
     /// Copies that must have a record before it is acknowledged.
     pub min_in_sync: u32,
+    /// The largest message, here and in the topics: a record of `log.max_record_bytes` and its headers must fit.
+    pub max_message_bytes: ByteSize,
     /// How long the topics keep records. The lake must have archived them by then.
     pub retention: Span,
     /// After this long without an answer an append fails; the record may be in the log nevertheless.
@@ -60,6 +62,7 @@ impl Default for Settings {
             partitions: 8,
             replication: 3,
             min_in_sync: 2,
+            max_message_bytes: ByteSize::mib(2),
             retention: Span::secs(7 * 86_400),
             delivery_timeout: Span::secs(30),
             linger: Span::millis(5),
@@ -96,6 +99,8 @@ impl Settings {
             "min_in_sync",
             "must be between 1 and kafka.replication",
         );
+        let sizes = ByteSize(64 * 1024)..=ByteSize::mib(256);
+        check(sizes.contains(&self.max_message_bytes), "max_message_bytes", "must be between 64KiB and 256MiB");
         check(self.retention >= Span::secs(3_600), "retention", "must be at least 1h");
         check(
             (Span::secs(1)..=Span::secs(600)).contains(&self.delivery_timeout),

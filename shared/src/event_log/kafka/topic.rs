@@ -40,9 +40,10 @@ pub(super) async fn partitions(asker: &Arc<BaseConsumer>, topic: &str) -> Result
 }
 
 /// Settings a topic is made with, and held against.
-fn wanted(settings: &Settings) -> [(&'static str, String); 5] {
+fn wanted(settings: &Settings) -> [(&'static str, String); 6] {
     [
         ("min.insync.replicas", settings.min_in_sync.to_string()),
+        ("max.message.bytes", settings.max_message_bytes.0.to_string()),
         ("retention.ms", settings.retention.0.as_millis().to_string()),
         ("compression.type", "producer".to_owned()),
         ("message.timestamp.type", "CreateTime".to_owned()),
@@ -112,6 +113,7 @@ pub async fn shortcomings(settings: &Settings, topic: &Topic) -> Result<Vec<Stri
             let is = resource.get(key).and_then(|e| e.value.clone()).unwrap_or_default();
             let fine = match key {
                 "min.insync.replicas" => is.parse::<u32>().is_ok_and(|n| n >= settings.min_in_sync),
+                "max.message.bytes" => is.parse::<u64>().is_ok_and(|n| n >= settings.max_message_bytes.0),
                 "retention.ms" => is.parse::<i128>().is_ok_and(|n| n < 0 || Some(n) >= value.parse().ok()),
                 _ => is == value,
             };

@@ -1,0 +1,79 @@
+//! Records that the log refuses for their size: each in a file of its own until the log takes it. They were acknowledged,
+//! so they are not refusals; batch, which holds the archive against the tallies, publishes nothing without them.
+//! Guarantee: the file is on disk before the forwarder's place moves past the record. On crash: a record is in a file, or
+//! in the spool, or in both, and then it is the duplicate it is. Never: drops one.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use shared::event_log::{NewRecord, Record};
+use shared::time::Timestamp;
+
+/// The folder of one forwarder's files, each named `PARTITION-POSITION`: 8 bytes of append time, and the payload.
+pub(super) struct Aside(PathBuf);
+
+impl Aside {
+    pub(super) fn new(folder: PathBuf) -> Self {
+        Self(folder)
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.0
+    }
+
+    /// The files there are, in the order of their records.
+    pub(super) fn files(&self) -> io::Result<Vec<PathBuf>> {
+        let entries = match std::fs::read_dir(&self.0) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let paths: io::Result<Vec<PathBuf>> = entries.map(|entry| Ok(entry?.path())).collect();
+        let mut files: Vec<((u32, u64), PathBuf)> =
+            paths?.into_iter().filter_map(|path| Some((place_of(&path)?, path))).collect();
+        files.sort();
+        Ok(files.into_iter().map(|(_, path)| path).collect())
+    }
+
+    /// Keeps a record: whole and on disk, or not at all.
+    pub(super) fn keep(&self, record: &Record) -> io::Result<()> {
+        std::fs::create_dir_all(&self.0)?;
+        let path = self.0.join(format!("{}-{}", record.partition, record.position));
+        let new = path.with_extension("new");
+        let mut file = std::fs::File::create(&new)?;
+        file.write_all(&record.append_time.0.to_le_bytes())?;
+        file.write_all(&record.payload)?;
+        file.sync_all()?;
+        std::fs::rename(&new, &path)?;
+        self.sync()?;
+        self.0.parent().map_or(Ok(()), |folder| std::fs::File::open(folder)?.sync_all())
+    }
+
+    /// The record in a file.
+    pub(super) fn read(path: &Path) -> io::Result<NewRecord> {
+        let bytes = std::fs::read(path)?;
+        let wrong = || io::Error::new(io::ErrorKind::InvalidData, "it is no record that was set aside");
+        let (time, payload) = bytes.split_first_chunk().ok_or_else(wrong)?;
+        let (partition, _) = place_of(path).ok_or_else(wrong)?;
+        Ok(NewRecord {
+            partition,
+            append_time: Timestamp(i64::from_le_bytes(*time)),
+            payload: bytes::Bytes::copy_from_slice(payload),
+        })
+    }
+
+    /// Forgets a record that has arrived.
+    pub(super) fn remove(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)?;
+        self.sync()
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        std::fs::File::open(&self.0)?.sync_all()
+    }
+}
+
+fn place_of(path: &Path) -> Option<(u32, u64)> {
+    let (partition, position) = path.file_name()?.to_str()?.split_once('-')?;
+    Some((partition.parse().ok()?, position.parse().ok()?))
+}

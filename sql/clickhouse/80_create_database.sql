@@ -1,0 +1,2 @@
+-- The store's own database.
+CREATE DATABASE IF NOT EXISTS {name:Identifier}

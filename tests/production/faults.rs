@@ -1,0 +1,179 @@
+//! Roles as processes, and what happens to them and to the parts they stand on. A role that ends because a part is away
+//! (exit 75) is started again, as a supervisor would; any other end is a failure.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::Child;
+use std::time::Duration;
+
+use rand::{RngExt, SeedableRng};
+use shared::time::{Clock, SystemClock, Timestamp, stopwatch};
+
+use crate::outside::Outside;
+use crate::support::Ledger;
+
+const KILLS: u32 = 10;
+/// The longest that a part is away.
+const AWAY: Duration = Duration::from_secs(30);
+const TICK: Duration = Duration::from_millis(200);
+
+/// Where the processes listen.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Addresses {
+    pub(super) gateways: [SocketAddr; 2],
+    pub(super) serving: SocketAddr,
+}
+
+impl Addresses {
+    pub(super) fn free() -> Self {
+        let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        Self { gateways: [free(), free()], serving: free() }
+    }
+}
+
+/// When a part was away.
+#[derive(Debug)]
+pub(super) struct Outage {
+    pub(super) from: Timestamp,
+    pub(super) until: Timestamp,
+}
+
+struct Role {
+    name: &'static str,
+    command: &'static str,
+    env: Vec<(&'static str, String)>,
+    child: Option<Child>,
+}
+
+/// The processes.
+pub(super) struct Roles<'a> {
+    ledger: &'a Ledger,
+    roles: Vec<Role>,
+    /// Starts after an exit with 75.
+    restarts: usize,
+}
+
+impl<'a> Roles<'a> {
+    pub(super) fn start(ledger: &'a Ledger, addresses: &Addresses) -> Self {
+        let listen = |n: usize| ("CLICKLEDGER__GATEWAY__LISTEN", addresses.gateways[n].to_string());
+        let partitions = |own: &str| ("CLICKLEDGER__SPEED__PARTITIONS", own.to_owned());
+        let role = |name, command, env| Role { name, command, env, child: None };
+        let mut roles = Self {
+            ledger,
+            roles: vec![
+                role("gateway-1", "gateway", vec![listen(0)]),
+                // Its own machine: a folder of its own, with the fleet's keys and ads.
+                role("gateway-2", "gateway", vec![listen(1), ("CLICKLEDGER__DATA", second_folder(ledger))]),
+                role("speed-1", "speed", vec![partitions("0,1")]),
+                role("speed-2", "speed", vec![partitions("2,3")]),
+                role("lake", "lake", vec![]),
+                role("serving", "serving", vec![]),
+            ],
+            restarts: 0,
+        };
+        (0..roles.roles.len()).for_each(|n| roles.spawn(n));
+        roles
+    }
+
+    fn spawn(&mut self, n: usize) {
+        let role = &mut self.roles[n];
+        role.child = Some(self.ledger.spawn_with(role.name, &[role.command], &role.env));
+    }
+
+    /// Starts again who ended because a part is away.
+    fn supervise(&mut self) {
+        for n in 0..self.roles.len() {
+            let role = &mut self.roles[n];
+            let Some(status) = role.child.as_mut().and_then(|c| c.try_wait().unwrap()) else { continue };
+            let name = role.name;
+            assert_eq!(status.code(), Some(75), "{name} ended by itself ({status}):\n{}", self.ledger.log(name));
+            self.restarts += 1;
+            self.spawn(n);
+        }
+    }
+
+    fn end(&mut self, n: usize, signal: &str) {
+        let Some(mut child) = self.roles[n].child.take() else { return };
+        if child.try_wait().unwrap().is_none() {
+            let sent = std::process::Command::new("kill").args([signal, &child.id().to_string()]).status();
+            assert!(sent.unwrap().success());
+        }
+        let status = child.wait().unwrap();
+        let is_fine = signal == "-KILL" || status.success() || status.code() == Some(75);
+        let name = self.roles[n].name;
+        assert!(is_fine, "{name} ended with {status} after {signal}:\n{}", self.ledger.log(name));
+    }
+
+    fn restart(&mut self, n: usize, signal: &str) {
+        self.end(n, signal);
+        self.spawn(n);
+    }
+
+    pub(super) fn stop_in_order(&mut self) {
+        (0..self.roles.len()).for_each(|n| self.end(n, "-TERM"));
+    }
+
+    pub(super) fn log(&self) -> String {
+        self.roles.iter().map(|r| format!("{}:\n{}\n", r.name, self.ledger.log(r.name))).collect()
+    }
+
+    pub(super) fn summary(&self) -> String {
+        format!("{KILLS} kills, one restart of every role, {} starts while a part was away", self.restarts)
+    }
+}
+
+fn second_folder(ledger: &Ledger) -> String {
+    let folder: PathBuf = ledger.path().join("data-2");
+    for kept in ["keys", "state"] {
+        crate::rerun::copy_folder(&ledger.data().join(kept), &folder.join(kept));
+    }
+    folder.display().to_string()
+}
+
+/// What happens, and when, of a run's length.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fault {
+    Kill,
+    Restart(usize),
+    Away(&'static str),
+    Forget,
+}
+
+/// Every fault in its time; answers the outages.
+pub(super) fn run(roles: &mut Roles<'_>, outside: &mut Outside, length: Duration) -> Vec<Outage> {
+    let mut faults: Vec<(f64, Fault)> = (0..KILLS).map(|n| (0.05 + 0.09 * f64::from(n), Fault::Kill)).collect();
+    faults.extend((0..roles.roles.len()).map(|n| (0.1 + 0.03 * n as f64, Fault::Restart(n))));
+    faults.extend([(0.4, Fault::Away("kafka")), (0.65, Fault::Away("clickhouse")), (0.85, Fault::Forget)]);
+    faults.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let mut dice = rand_chacha::ChaCha8Rng::seed_from_u64(20);
+    let (watch, clock) = (stopwatch(), SystemClock::default());
+    let mut outages = Vec::new();
+    for (at, fault) in faults {
+        while watch.elapsed() < length.mul_f64(at) {
+            roles.supervise();
+            std::thread::sleep(TICK);
+        }
+        match fault {
+            Fault::Kill => roles.restart(dice.random_range(0..roles.roles.len()), "-KILL"),
+            Fault::Restart(n) => roles.restart(n, "-TERM"),
+            Fault::Forget => outside.flush_redis(),
+            Fault::Away(name) if !outside.has(name) => {}
+            Fault::Away(name) => {
+                let from = clock.now();
+                let away = outside.crash(name);
+                let back = stopwatch();
+                while back.elapsed() < AWAY.min(length.mul_f64(0.17)) {
+                    roles.supervise();
+                    std::thread::sleep(TICK);
+                }
+                away.restart();
+                outages.push(Outage { from, until: clock.now() });
+            }
+        }
+    }
+    while watch.elapsed() < length {
+        roles.supervise();
+        std::thread::sleep(TICK);
+    }
+    outages
+}
