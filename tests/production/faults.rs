@@ -1,7 +1,7 @@
 //! Roles as processes, and what happens to them and to the parts they stand on. A role that ends because a part is away
 //! (exit 75) is started again, as a supervisor would; any other end is a failure.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::Child;
 use std::time::Duration;
@@ -42,6 +42,8 @@ struct Role {
     name: &'static str,
     command: &'static str,
     env: Vec<(&'static str, String)>,
+    /// Where it listens, if it does.
+    address: Option<SocketAddr>,
     child: Option<Child>,
 }
 
@@ -51,25 +53,29 @@ pub(super) struct Roles<'a> {
     roles: Vec<Role>,
     /// Starts after an exit with 75.
     restarts: usize,
+    /// How long every role took to stop in order and to listen again, where it listens.
+    turns: Vec<(&'static str, Duration, Option<Duration>)>,
 }
 
 impl<'a> Roles<'a> {
     pub(super) fn start(ledger: &'a Ledger, addresses: &Addresses) -> Self {
         let listen = |n: usize| ("CLICKLEDGER__GATEWAY__LISTEN", addresses.gateways[n].to_string());
         let partitions = |own: &str| ("CLICKLEDGER__SPEED__PARTITIONS", own.to_owned());
-        let role = |name, command, env| Role { name, command, env, child: None };
+        let role = |name, command, env, address| Role { name, command, env, address, child: None };
+        let [first, second] = addresses.gateways.map(Some);
         let mut roles = Self {
             ledger,
             roles: vec![
-                role("gateway-1", "gateway", vec![listen(0)]),
+                role("gateway-1", "gateway", vec![listen(0)], first),
                 // Its own machine: a folder of its own, with the fleet's keys and ads.
-                role("gateway-2", "gateway", vec![listen(1), ("CLICKLEDGER__DATA", second_folder(ledger))]),
-                role("speed-1", "speed", vec![partitions("0,1")]),
-                role("speed-2", "speed", vec![partitions("2,3")]),
-                role("lake", "lake", vec![]),
-                role("serving", "serving", vec![]),
+                role("gateway-2", "gateway", vec![listen(1), ("CLICKLEDGER__DATA", second_folder(ledger))], second),
+                role("speed-1", "speed", vec![partitions("0,1")], None),
+                role("speed-2", "speed", vec![partitions("2,3")], None),
+                role("lake", "lake", vec![], None),
+                role("serving", "serving", vec![], Some(addresses.serving)),
             ],
             restarts: 0,
+            turns: Vec::new(),
         };
         (0..roles.roles.len()).for_each(|n| roles.spawn(n));
         roles
@@ -109,6 +115,22 @@ impl<'a> Roles<'a> {
         self.spawn(n);
     }
 
+    /// Stops a role in order and starts it again, as a new version is rolled out.
+    fn turn(&mut self, n: usize) {
+        let watch = stopwatch();
+        self.end(n, "-TERM");
+        let stopped = watch.elapsed();
+        self.spawn(n);
+        let Role { name, address, .. } = &self.roles[n];
+        let listens = address.map(|address| {
+            while TcpStream::connect(address).is_err() && watch.elapsed() < AWAY {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            watch.elapsed() - stopped
+        });
+        self.turns.push((*name, stopped, listens));
+    }
+
     pub(super) fn stop_in_order(&mut self) {
         (0..self.roles.len()).for_each(|n| self.end(n, "-TERM"));
     }
@@ -118,7 +140,12 @@ impl<'a> Roles<'a> {
     }
 
     pub(super) fn summary(&self) -> String {
-        format!("{KILLS} kills, one restart of every role, {} starts while a part was away", self.restarts)
+        let turn = |(name, stopped, listens): &(&str, Duration, Option<Duration>)| match listens {
+            Some(listens) => format!("{name} in {stopped:.1?}, listening after {listens:.1?}"),
+            None => format!("{name} in {stopped:.1?}"),
+        };
+        let turns: Vec<String> = self.turns.iter().map(turn).collect();
+        format!("{KILLS} kills, {} starts while a part was away; stopped {}", self.restarts, turns.join(", "))
     }
 }
 
@@ -155,7 +182,7 @@ pub(super) fn run(roles: &mut Roles<'_>, outside: &mut Outside, length: Duration
         }
         match fault {
             Fault::Kill => roles.restart(dice.random_range(0..roles.roles.len()), "-KILL"),
-            Fault::Restart(n) => roles.restart(n, "-TERM"),
+            Fault::Restart(n) => roles.turn(n),
             Fault::Forget => outside.flush_redis(),
             Fault::Away(name) if !outside.has(name) => {}
             Fault::Away(name) => {

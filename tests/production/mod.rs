@@ -11,6 +11,7 @@ mod load;
 mod visible;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -27,6 +28,18 @@ const RATE: u64 = 400;
 
 fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |text| text.parse().unwrap_or_else(|e| panic!("{variable}={text}: {e}")))
+}
+
+/// Bytes that an archived event takes on each part, with everything that is kept for it.
+fn sizes(ledger: &Ledger, events: u64) -> String {
+    let per_event = |part: &str| bytes_in(&ledger.path().join(part)) / events.max(1);
+    let [log, lake, rollups] = ["kafka/logs", "s3", "clickhouse"].map(per_event);
+    format!("{events} events: {log} bytes each on the log, {lake} in the object store, {rollups} in ClickHouse")
+}
+
+fn bytes_in(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    entries.map(|e| e.metadata().map_or(0, |m| if m.is_dir() { bytes_in(&e.path()) } else { m.len() })).sum()
 }
 
 #[test]
@@ -73,6 +86,9 @@ fn on_every_real_part_restarts_kills_and_outages_lose_nothing_and_double_nothing
     let least = usize::try_from(rate * seconds / 4).unwrap();
     assert!(acknowledged.len() > least, "only {} events were acknowledged\n{}", acknowledged.len(), roles.log());
     ledger.ok(&["lake", "--drain"]);
-    sent.extend(probes.ids(&runtime.block_on(kill::archived(&parts))));
+    let archived = runtime.block_on(kill::archived(&parts));
+    println!("{}", sizes(&ledger, archived.len() as u64));
+    sent.extend(probes.ids(&archived));
+    drop(archived);
     runtime.block_on(kill::check(&ledger, &parts, &sent, &acknowledged));
 }
