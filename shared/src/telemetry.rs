@@ -1,13 +1,25 @@
 //! Telemetry: logs on stderr, metrics for Prometheus.
 //! INFO is lifecycle, WARN is recovered without loss, ERROR needs a human; nothing per event above TRACE.
 
+use std::io::IsTerminal;
+
 pub use metrics_exporter_prometheus::PrometheusHandle;
 use tracing_subscriber::EnvFilter;
 
-/// Starts logging to stderr; `RUST_LOG` overrides `filter`. Calling it twice keeps the first.
+/// Libraries that tell at INFO what they do for us.
+const CHATTY: [&str; 2] = ["buoyant_kernel=warn", "buoyant_kernel_engine=warn"];
+
+/// Starts logging to stderr, in colour where that is a terminal; `RUST_LOG` overrides `filter`. Calling it twice keeps
+/// the first.
 pub fn start_logging(filter: &str, json: bool) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // What comes later in a filter wins, so `filter` may still name them.
+    let ours = || EnvFilter::new(format!("{},{filter}", CHATTY.join(",")));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| ours());
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
     let started = if json { builder.json().try_init() } else { builder.try_init() };
     if started.is_err() {
         tracing::debug!("logging was already started");
