@@ -11,17 +11,22 @@ use crate::support::Ledger;
 
 const DAY: &str = "2026-01-05";
 
+/// A small archived day, not counted yet.
+fn archived() -> Ledger {
+    let ledger = Ledger::new();
+    ledger.ok(&["keys", "create", "signing"]);
+    ledger.ok(&["simulate", "--events", "3000", "--days", "1", "--from", DAY, "--to", "history.ndjson"]);
+    ledger.ok(&["prices", "import", "history.prices.csv"]);
+    ledger.ok(&["import", "history.ndjson"]);
+    ledger.ok(&["lake", "--drain"]);
+    ledger
+}
+
 /// A small settled day; tests work on copies of it.
 fn settled() -> Ledger {
     static MADE: OnceLock<Ledger> = OnceLock::new();
     let made = MADE.get_or_init(|| {
-        let ledger = Ledger::new();
-        ledger.ok(&["keys", "create", "signing"]);
-        let history = ["--events", "3000", "--days", "1", "--from", DAY, "--to", "history.ndjson"];
-        ledger.ok(&[&["simulate"][..], &history].concat());
-        ledger.ok(&["prices", "import", "history.prices.csv"]);
-        ledger.ok(&["import", "history.ndjson"]);
-        ledger.ok(&["lake", "--drain"]);
+        let ledger = archived();
         ledger.ok(&["batch", "run", "--date", DAY]);
         ledger.ok(&["reconcile", "run", "--force", "--date", DAY]);
         ledger
@@ -112,13 +117,7 @@ fn a_price_import_says_which_days_it_would_touch_before_it_is_made() {
 
 #[test]
 fn a_price_import_says_what_it_would_cost_on_open_days_before_it_is_made() {
-    let ledger = Ledger::new();
-    ledger.ok(&["keys", "create", "signing"]);
-    let history = ["--events", "3000", "--days", "1", "--from", DAY, "--to", "history.ndjson"];
-    ledger.ok(&[&["simulate"][..], &history].concat());
-    ledger.ok(&["prices", "import", "history.prices.csv"]);
-    ledger.ok(&["import", "history.ndjson"]);
-    ledger.ok(&["lake", "--drain"]);
+    let ledger = archived();
     // From noon on one campaign pays by the impression.
     let csv = "campaignId,model,priceMicros,currency,validFrom\ncamp-0,cpm,77000000,EUR,2026-01-05T12:00:00Z\n";
     std::fs::write(ledger.path().join("new.csv"), csv).unwrap();

@@ -146,10 +146,24 @@ fn history(ledger: &Ledger) {
         lines.push(event.to_string());
     }
     lines.push(format!(r#"{{"eventId":"bad","userPseudoId":"{PERSON}"}}"#));
-    std::fs::write(ledger.path().join("history.ndjson"), lines.join("\n")).unwrap();
+    archive(ledger, &lines.join("\n"));
+}
+
+fn archive(ledger: &Ledger, lines: &str) {
+    std::fs::write(ledger.path().join("history.ndjson"), lines).unwrap();
     ledger.ok(&["import", "history.ndjson"]);
     std::fs::remove_file(ledger.path().join("history.ndjson")).unwrap();
     ledger.ok(&["lake", "--drain"]);
+}
+
+/// A billable click of the person that arrives two days late.
+fn late_click(ledger: &Ledger) {
+    let event = json!({
+        "eventId": "late", "eventType": "click", "timestamp": format!("{DAY}T12:00:30Z"),
+        "ingestTime": "2026-01-07T12:00:30Z", "adId": "ad-1", "userPseudoId": PERSON, "userAgent": "Browser/2",
+        "creativeId": "c", "country": "DE", "deviceType": "mobile",
+    });
+    archive(ledger, &event.to_string());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -225,8 +239,8 @@ async fn an_erased_person_is_in_no_file_and_every_bill_and_settlement_stays() {
     gateway.wait().unwrap();
 }
 
-/// Of the person's 80 clicks half are a bot's; the other 40 were billed at a quarter of a euro.
-const THEIRS: i64 = 40;
+/// Of the person's 80 clicks half are a bot's; the other 40 and the late one were billed at a quarter of a euro.
+const THEIRS: i64 = 41;
 const THEIRS_MICROS: i64 = THEIRS * 250_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -237,6 +251,11 @@ async fn an_erasure_under_the_policy_adjust_takes_back_what_was_billed_and_only_
     let erase = ["privacy", "erase", "--subject", PERSON, "--policy", "adjust"];
     let early = ledger.run(&erase);
     assert!(early.code == 2 && early.stderr.contains("run batch first"), "{}{}", early.code, early.stderr);
+    ledger.ok(&["batch", "run", "--date", DAY]);
+    // A click that came after that run is billed by the next one: until then nobody knows what to take back.
+    late_click(&ledger);
+    let late = ledger.run(&erase);
+    assert!(late.code == 2 && late.stderr.contains("run batch first"), "{}{}", late.code, late.stderr);
     ledger.ok(&["batch", "run", "--date", DAY]);
     ledger.ok(&["reconcile", "run", "--force", "--date", DAY]);
     let manifest = |version: u32| -> Value {

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::StreamExt;
 use object_store::ObjectStoreExt;
 use shared::error::ErrorKind;
-use shared::time::Timestamp;
+use shared::time::{Day, Timestamp};
 
 use crate::billed_sums::BilledSums;
 use crate::erasures::{self, Erasure, Erasures, Policy, State, Twin};
@@ -105,6 +105,7 @@ async fn plan(
         billed: Vec::new(),
     };
     let mut billed = BilledSums::default();
+    let mut own: BTreeMap<&str, BTreeMap<Day, u64>> = BTreeMap::new();
     let stem = format!("erased-{:06}-{}", record.number, record.at.0);
     for def in TABLES {
         let table = Table::open(root, def).await?;
@@ -117,6 +118,7 @@ async fn plan(
             erased.rows += named.rows;
             erased.twins.push(twin);
             if is_current {
+                *own.entry(def.name).or_default().entry(named.day).or_default() += named.own;
                 billed.merge(named.billed)?;
             }
         }
@@ -127,7 +129,8 @@ async fn plan(
         }
     }
     if request.policy == Policy::Adjust {
-        all_are_judged(root, &record).await?;
+        let mut of = |def: &TableDef| own.remove(def.name).unwrap_or_default();
+        all_are_judged(&of(&BRONZE_EVENTS), &of(&SILVER_EVENTS))?;
         record.billed = billed.sums();
     }
     let found = record.tables.values().any(|t| !t.twins.is_empty() || !t.dropped.is_empty());
@@ -192,8 +195,8 @@ pub(crate) fn today(table: &Table, erasures: &Erasures, file: DataFile) -> DataF
     DataFile { object_path: table.object_path(&current.path), path: current.path, size: current.bytes, ..file }
 }
 
-fn day_of(path: &str) -> Option<shared::time::Day> {
-    shared::time::Day::parse(path.split('/').next()?.split_once('=')?.1)
+fn day_of(path: &str) -> Option<Day> {
+    Day::parse(path.split('/').next()?.split_once('=')?.1)
 }
 
 /// Whether a file names the person.
@@ -212,9 +215,13 @@ async fn names(table: &Table, file: &DataFile, subject: &Subject) -> Result<bool
 }
 
 /// What a file says of the person.
-#[derive(Default)]
 struct Named {
+    day: Day,
+    /// Rows with their name anywhere.
     rows: u64,
+    /// Rows of events that are theirs.
+    own: u64,
+    /// Of those, the billed ones.
     billed: BilledSums,
 }
 
@@ -233,12 +240,14 @@ async fn twin(
         (table.read(&file, None).await?, subject.clone(), ParquetFile::new(table.def(), file.day, stem)?);
     let (day, has_bill) = (file.day, table.def().name == SILVER_EVENTS.name);
     let write = move || {
-        let mut named = Named::default();
+        let mut named = Named { day, rows: 0, own: 0, billed: BilledSums::default() };
         for batch in rows {
             let batch = batch?;
+            let is_theirs = |row: usize| subject.is_theirs(&batch, row);
             named.rows += subject.rows_named(&batch);
+            named.own += (0..batch.num_rows()).filter(|row| is_theirs(*row)).count() as u64;
             if has_bill {
-                named.billed.add(day, &batch, |row| subject.is_theirs(&batch, row))?;
+                named.billed.add(day, &batch, is_theirs)?;
             }
             made.write(&subject.erase(&batch)?)?;
         }
@@ -250,16 +259,13 @@ async fn twin(
     Ok(Some((named, Twin { old: file.path, day: file.day, new })))
 }
 
-/// A bill can only be taken back once it is made: every day of the person has to have been judged.
-async fn all_are_judged(root: &LakeRoot, record: &Erasure) -> Result<(), Error> {
-    let days = |name: &str| -> BTreeSet<_> {
-        record.tables.get(name).into_iter().flat_map(|t| &t.twins).map(|twin| twin.day).collect()
-    };
-    let judged: BTreeSet<_> = Table::open(root, &SILVER_EVENTS).await?.files()?.iter().map(|f| f.day).collect();
-    match days(BRONZE_EVENTS.name).difference(&judged).next() {
+/// A bill can only be taken back once it is made: every event of the person has to have been judged. Batch writes one
+/// row of silver for each event of bronze, in the same day.
+fn all_are_judged(archived: &BTreeMap<Day, u64>, judged: &BTreeMap<Day, u64>) -> Result<(), Error> {
+    match archived.iter().find(|(day, events)| judged.get(day) != Some(events)) {
         None => Ok(()),
-        Some(day) => Err(Error::Invalid(format!(
-            "{day} has events of the person and no batch run yet, so what to take back is not known: run batch first"
+        Some((day, _)) => Err(Error::Invalid(format!(
+            "{day} has events of the person that no batch run has judged, so what to take back is not known: run batch first"
         ))),
     }
 }

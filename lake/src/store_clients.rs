@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use object_store::{ClientOptions, ObjectStore, RetryConfig};
+use shared::config::file_text;
 use url::Url;
 
 use crate::stores::Settings;
@@ -96,6 +97,5 @@ impl Settings {
 }
 
 fn content(file: &Path) -> Result<String, String> {
-    let text = std::fs::read_to_string(file).map_err(|e| format!("cannot read {}: {e}", file.display()))?;
-    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+    file_text(file).map_err(|e| e.to_string())
 }

@@ -1,6 +1,8 @@
 //! Settings plumbing: durations and sizes a person can read, secrets that do not print, all problems at once.
 
 use std::fmt;
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -20,6 +22,25 @@ impl Problem {
     pub fn new(field: impl Into<String>, why: impl Into<String>) -> Self {
         Self { field: field.into(), why: why.into() }
     }
+}
+
+/// What a setting's file holds (a secret, a certificate), without the line's end an editor leaves.
+///
+/// # Errors
+/// When the file cannot be read; the message names it.
+pub fn file_text(file: &Path) -> io::Result<String> {
+    match std::fs::read_to_string(file) {
+        Ok(text) => Ok(text.trim_end_matches(['\r', '\n']).to_owned()),
+        Err(e) => Err(io::Error::new(e.kind(), format!("cannot read {}: {e}", file.display()))),
+    }
+}
+
+/// As [`file_text`]; `None` where no file is named.
+///
+/// # Errors
+/// As [`file_text`].
+pub fn optional_file_text(file: &Path) -> io::Result<Option<String>> {
+    if file.as_os_str().is_empty() { Ok(None) } else { file_text(file).map(Some) }
 }
 
 /// A duration written as `250ms`, `10s`, `5m`, `24h` or `7d`.

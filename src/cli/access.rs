@@ -10,7 +10,8 @@ use shared::time::Timestamp;
 #[derive(Debug, Subcommand)]
 pub enum Privacy {
     /// Take a person out of the lake: their pseudonym, visits, address hashes, browsers and pages, in every file.
-    /// Counts, verdicts, costs and settlements stay as they are. Run again after a crash: it goes on.
+    /// Counts, verdicts, costs and settlements stay as they are, but for what `--policy adjust` takes back. Run again
+    /// after a crash: it goes on.
     #[command(after_help = "Examples:\n  clickledger privacy erase --subject user-77 --dry-run\n  \
         echo user-77 | clickledger privacy erase --subject -")]
     Erase {

@@ -1,7 +1,8 @@
 //! `doctor`: checks this machine and folder, and says what to change.
 
+mod object_stores;
 #[cfg(any(feature = "postgres", feature = "redis"))]
-mod stores;
+mod shared_parts;
 
 use std::fs::File;
 use std::io::Write;
@@ -42,15 +43,15 @@ pub(super) async fn run(parts: &Parts, output: Output) -> super::Done {
         ("serving port", port(parts.settings().serving.listen)),
         ("open files", open_files()),
     ];
-    checks.extend(super::doctor_stores::checks(parts).await);
+    checks.extend(object_stores::checks(parts).await);
     #[cfg(feature = "kafka")]
     if parts.has_broker() {
         checks.push(("Kafka topics", topics(parts).await));
     }
     #[cfg(feature = "redis")]
-    checks.extend(stores::redis(parts).await.map(|found| ("Redis", found)));
+    checks.extend(shared_parts::redis(parts).await.map(|found| ("Redis", found)));
     #[cfg(feature = "postgres")]
-    checks.extend(stores::postgres(parts).await.map(|found| ("PostgreSQL", found)));
+    checks.extend(shared_parts::postgres(parts).await.map(|found| ("PostgreSQL", found)));
     let mut report = Report::new(&["check", "state", "finding"]);
     let mut bad = 0;
     for (check, found) in &checks {

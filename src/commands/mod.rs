@@ -10,7 +10,6 @@ mod demo;
 mod demo_money;
 mod dispute;
 mod doctor;
-mod doctor_stores;
 mod explain;
 mod fetch;
 mod import;

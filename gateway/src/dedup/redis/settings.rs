@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use redis::{ConnectionInfo, IntoConnectionInfo, TlsCertificates};
 use serde::{Deserialize, Serialize};
-use shared::config::{Problem, Span};
+use shared::config::{Problem, Span, optional_file_text};
 
 /// Where Redis is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,11 +80,10 @@ impl Settings {
 
     /// The nodes named, with their password.
     pub(super) fn nodes(&self) -> Result<Vec<ConnectionInfo>, String> {
-        let password = read(&self.password_file)?;
-        let password = password.as_deref().map(|p| p.trim_end_matches(['\r', '\n']));
+        let password = optional_file_text(&self.password_file).map_err(|e| e.to_string())?;
         let node = |url: &str| {
             let info = url.into_connection_info().map_err(|e| e.to_string())?;
-            let Some(password) = password else { return Ok(info) };
+            let Some(password) = &password else { return Ok(info) };
             let with = info.redis_settings().clone().set_password(password);
             Ok(info.set_redis_settings(with))
         };
@@ -93,17 +92,9 @@ impl Settings {
 
     /// What TLS trusts, if not what the machine trusts.
     pub(super) fn certificates(&self) -> Result<Option<TlsCertificates>, String> {
-        let trusted = read(&self.ca_file)?;
+        let trusted = optional_file_text(&self.ca_file).map_err(|e| e.to_string())?;
         Ok(trusted.map(|pem| TlsCertificates { client_tls: None, root_cert: Some(pem.into_bytes()) }))
     }
-}
-
-/// A file's text; `None` where no file is named.
-fn read(path: &PathBuf) -> Result<Option<String>, String> {
-    if path.as_os_str().is_empty() {
-        return Ok(None);
-    }
-    std::fs::read_to_string(path).map(Some).map_err(|e| format!("cannot read {}: {e}", path.display()))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use shared::config::{Problem, Span};
+use shared::config::{Problem, Span, optional_file_text};
 
 /// Where ClickHouse is, and as whom to ask.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,11 +64,7 @@ impl Settings {
 
     /// The password, if there is one.
     pub(super) fn password(&self) -> std::io::Result<Option<String>> {
-        if self.password_file.as_os_str().is_empty() {
-            return Ok(None);
-        }
-        let text = std::fs::read_to_string(&self.password_file)?;
-        Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned()))
+        optional_file_text(&self.password_file)
     }
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio_postgres::Config;
 use tokio_postgres::config::SslMode;
 
-use crate::config::{Problem, Span};
+use crate::config::{Problem, Span, optional_file_text};
 
 /// Where the directory is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,10 +79,8 @@ impl Settings {
     pub(super) fn config(&self) -> Result<Config, String> {
         let mut config = Config::from_str(&self.url).map_err(|e| e.to_string())?;
         config.application_name("clickledger").connect_timeout(self.timeout.0);
-        if !self.password_file.as_os_str().is_empty() {
-            let password = std::fs::read_to_string(&self.password_file);
-            let password = password.map_err(|e| format!("cannot read {}: {e}", self.password_file.display()))?;
-            config.password(password.trim_end_matches(['\r', '\n']));
+        if let Some(password) = optional_file_text(&self.password_file).map_err(|e| e.to_string())? {
+            config.password(password);
         }
         Ok(config)
     }

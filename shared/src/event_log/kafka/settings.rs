@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use rdkafka::ClientConfig;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{ByteSize, Problem, Span};
+use crate::config::{ByteSize, Problem, Span, file_text};
 
 /// Client properties that our guarantees rest on: nobody may set them otherwise.
 const OURS: [&str; 8] = [
@@ -130,7 +130,7 @@ impl Settings {
             config.set(name, value);
         }
         for (name, file) in &self.property_files {
-            config.set(name, std::fs::read_to_string(file)?.trim_end_matches(['\r', '\n']));
+            config.set(name, file_text(file)?);
         }
         config.set("bootstrap.servers", &self.bootstrap).set("client.id", "clickledger");
         Ok(config)

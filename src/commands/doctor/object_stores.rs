@@ -6,7 +6,7 @@ use ::lake::LakeRoot;
 use ::lake::probe::{Tried, probe};
 use shared::config::Span;
 
-use super::doctor::Found;
+use super::Found;
 use crate::wiring::Parts;
 
 /// A put slower than this makes commits rare.
