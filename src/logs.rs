@@ -130,6 +130,23 @@ impl Parts {
         Ok(Logs { events: Arc::new(events), dead_letters: Arc::new(dead_letters) })
     }
 
+    /// The topic of adjustments and that of refused ones, where Kafka is configured.
+    ///
+    /// # Errors
+    /// When no broker answers or a topic is not there.
+    #[cfg(feature = "kafka")]
+    pub(crate) async fn adjustment_logs(&self) -> Result<Option<(impl EventLog, impl EventLog)>, LogError> {
+        use shared::event_log::kafka::KafkaLog;
+
+        let settings = &self.settings().kafka;
+        if !settings.is_used() {
+            return Ok(None);
+        }
+        let adjustments = KafkaLog::open(settings, &settings.adjustments_topic).await?;
+        let refusals = KafkaLog::open(settings, &settings.adjustment_refusals_topic()).await?;
+        Ok(Some((adjustments, refusals)))
+    }
+
     /// Forwards the gateway's spool to the broker until shutdown, from when the broker first answers.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
+use crate::outside::Outside;
 use crate::rerun::copy_folder;
 use crate::support::Ledger;
 
@@ -95,6 +96,39 @@ fn an_adjustment_to_a_settled_day_is_settled_and_posted_once() {
     let write_off = balance.iter().find(|r| r["account"] == "fraud_write_off:camp-0").unwrap();
     assert_eq!(micros(write_off), 1_000_001);
     assert!(rows(&ledger, &["ledger", "list", "--campaign", "camp-1"]).iter().any(|r| r["adjustmentId"] == "adj-2"));
+}
+
+/// What another system publishes on Kafka, by a client that is not ours.
+#[test]
+fn adjustments_on_the_topic_are_settled_by_the_next_reconcile_run_and_bad_ones_are_told_apart() {
+    let mut ledger = settled();
+    let kafka = Outside::kafka(&mut ledger);
+    let row = |micros: i64| {
+        format!(
+            r#"{{"adjustmentId":"adj-9","day":"{DAY}","campaignId":"camp-0","currency":"EUR","clicks":-4,"amountMicros":{micros},"reason":"fraud_review","actor":"review"}}"#
+        )
+    };
+    let sent = [row(-1_000_001), row(-1_000_001), row(-7), r#"{"adjustmentId":"adj-10"}"#.to_owned()].join("\n");
+    kafka.publish("ads.adjustments.v1", &sent);
+
+    let shown = |ledger: &Ledger| -> Value {
+        serde_json::from_str(&ledger.ok(&["settlement", "show", "--date", DAY]).stdout).unwrap()
+    };
+    let due = |settlement: &Value| settlement["dueMicros"]["EUR"].as_i64().unwrap();
+    let before = due(&shown(&ledger));
+    let done = ledger.ok(&["reconcile", "run", "--date", DAY]);
+    assert!(done.stderr.contains("2 adjustments were refused"), "{}", done.stderr);
+    assert_eq!(due(&shown(&ledger)) - before, -1_000_001);
+    assert!(rows(&ledger, &["adjust", "list"]).iter().all(|r| r["signature"] == "holds"));
+    let letters: Vec<Value> =
+        kafka.published("ads.adjustments.v1.dlq").lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let told: Vec<_> = letters.iter().map(|l| (l["position"].as_u64().unwrap(), l["why"].as_str().unwrap())).collect();
+    assert_eq!(told.iter().map(|(position, _)| *position).collect::<Vec<_>>(), [2, 3]);
+    assert!(told[0].1.contains("adj-9 is there with") && told[1].1.contains("campaignId"), "{told:?}");
+
+    let again = ledger.ok(&["adjust", "receive"]).json();
+    assert_eq!((again["records"].as_u64(), again["added"].as_u64()), (Some(0), Some(0)));
+    assert_eq!(ledger.run(&["reconcile", "run", "--date", DAY]).code, 99);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::{Command, Stdio};
 
 use shared::testing::parts::{Away, Part};
 use shared::testing::s3::S3;
@@ -78,6 +79,29 @@ impl Outside {
     pub(crate) fn crash(&mut self, name: &str) -> Away<'_> {
         let part = self.parts.iter_mut().find(|(n, _)| *n == name);
         part.unwrap_or_else(|| panic!("{name} is none of the parts")).1.crash()
+    }
+
+    /// Publishes lines on a topic as another system does, one record each.
+    pub(crate) fn publish(&self, topic: &str, lines: &str) {
+        let kcat = self.kcat(topic).arg("-P").stdin(Stdio::piped()).spawn();
+        let mut kcat = kcat.expect("kcat writes the topic as others do: install kcat");
+        kcat.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+        assert!(kcat.wait().unwrap().success(), "kcat cannot write to {topic}");
+    }
+
+    /// What a topic holds, as another system reads it: one record a line.
+    pub(crate) fn published(&self, topic: &str) -> String {
+        let read = self.kcat(topic).args(["-C", "-q", "-e", "-o", "beginning"]).output();
+        let read = read.expect("kcat reads the topic as others do: install kcat");
+        assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
+        String::from_utf8(read.stdout).unwrap()
+    }
+
+    fn kcat(&self, topic: &str) -> Command {
+        let (_, kafka) = self.parts.iter().find(|(name, _)| *name == "kafka").unwrap();
+        let mut kcat = Command::new("kcat");
+        kcat.args(["-b", &kafka.address, "-t", topic]);
+        kcat
     }
 
     /// Makes Redis forget everything.

@@ -59,11 +59,12 @@ pub async fn committed(
     })
 }
 
-pub(crate) async fn numbers(
-    table: &Table,
-    partitions: u32,
-    app_id: impl Fn(u32) -> String,
-) -> Result<Positions, Error> {
+/// The next position of each partition in a log, as the transaction numbers of a table have it; one that was never taken
+/// is absent.
+///
+/// # Errors
+/// `Unavailable` or `Corrupt`.
+pub async fn numbers(table: &Table, partitions: u32, app_id: impl Fn(u32) -> String) -> Result<Positions, Error> {
     let mut positions = Positions::default();
     for partition in 0..partitions {
         if let Some(version) = table.transaction_version(&app_id(partition)).await? {
@@ -76,7 +77,10 @@ pub(crate) async fn numbers(
 }
 
 /// The moves from one state of a log to another, for the partitions that moved.
-pub(crate) fn moves(from: &Positions, to: &Positions, app_id: impl Fn(u32) -> String) -> Result<Vec<Txn>, Error> {
+///
+/// # Errors
+/// `Invalid` when a position is past what a transaction number can say.
+pub fn moves(from: &Positions, to: &Positions, app_id: impl Fn(u32) -> String) -> Result<Vec<Txn>, Error> {
     let number = |n: u64| i64::try_from(n).map_err(|e| Error::Invalid(format!("log position {n}: {e}")));
     let moved = to.0.iter().filter(|(partition, next)| from.next(**partition) != **next);
     moved.map(|(p, next)| Ok(Txn::advance(app_id(*p), number(from.next(*p))?, number(*next)?))).collect()

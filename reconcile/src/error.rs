@@ -2,6 +2,7 @@
 //! Expected ends of a run (input not ready, drift over tolerance, already settled) are values, see `worker::Outcome`.
 
 use shared::error::ErrorKind;
+use shared::event_log::LogError;
 use shared::money::Overflow;
 use shared::serving_store::StoreError;
 use shared::time::{Day, Timestamp};
@@ -15,6 +16,9 @@ pub enum Error {
     /// The lake failed.
     #[error(transparent)]
     Lake(#[from] lake::Error),
+    /// The log of adjustments failed.
+    #[error(transparent)]
+    Log(#[from] LogError),
     /// The object store failed.
     #[error("object store failed while {doing}: {source}")]
     Objects {
@@ -83,6 +87,7 @@ impl Error {
         match self {
             Self::Store(e) => e.kind(),
             Self::Lake(e) => e.kind(),
+            Self::Log(e) => e.kind(),
             Self::Objects { source: object_store::Error::NotFound { .. }, .. }
             | Self::Damaged { .. }
             | Self::Unbalanced { .. }

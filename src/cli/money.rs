@@ -139,6 +139,13 @@ pub enum Adjust {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Take in what other systems published on the topic kafka.adjustments_topic since the last time.
+    ///
+    /// A record is one JSON object with the fields of an imported row. `reconcile run` does this first by itself. What is
+    /// no adjustment, or contradicts one that is there, goes to the topic's .dlq with the reasons.
+    #[cfg(feature = "kafka")]
+    #[command(after_help = "Example:\n  clickledger adjust receive && clickledger adjust list")]
+    Receive,
     /// List adjustments, and whether their signatures hold.
     #[command(after_help = "Example:\n  clickledger adjust list --date 2026-01-05 --output csv")]
     List {

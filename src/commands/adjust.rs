@@ -1,7 +1,9 @@
-//! `adjust`: import and list. Rows are signed with the newest signing key before they are stored.
+//! `adjust`: import, receive and list. Adjustments are signed with the newest signing key before they are stored.
 
 use std::path::Path;
 
+#[cfg(feature = "kafka")]
+use ::reconcile::ledger::Received;
 use ::reconcile::ledger::{Adjustment, AdjustmentBook, Format, Imported, Signed, read_rows, sha256};
 use anyhow::Context;
 use gateway::keys::SigningKeys;
@@ -16,6 +18,16 @@ use crate::wiring::Parts;
 pub(super) async fn run(parts: &Parts, command: Adjust, output: Output) -> super::Done {
     match command {
         Adjust::Import { file, dry_run } => import(parts, &file, dry_run).await,
+        #[cfg(feature = "kafka")]
+        Adjust::Receive => match receive(parts).await? {
+            Some(received) => {
+                last_line(&json!(received))?;
+                Ok(0)
+            }
+            None => {
+                Err(Usage("Kafka is not configured: adjustments come by `clickledger adjust import`".into()).into())
+            }
+        },
         Adjust::List { date } => list(parts, date, output).await,
     }
 }
@@ -53,14 +65,34 @@ pub(super) async fn post(
     let keys = SigningKeys::load(&parts.folder().signing_keys())?;
     let mut signed = Vec::with_capacity(rows.len());
     for (number, adjustment, source_sha256) in rows {
-        let proof = keys
-            .sign_statement(|key_id| adjustment.canonical(&source_sha256, key_id))
-            .ok_or_else(|| Usage("there is no signing key: clickledger keys create signing".into()))?;
-        let (key_id, signature) = (proof.key_id, proof.signature);
-        signed.push((number, Signed { adjustment, source_sha256, key_id, signature }));
+        signed.push((number, sign(&keys, adjustment, source_sha256)?));
     }
     let mut book = AdjustmentBook::open(&parts.lake_root()?).await?;
     Ok(book.import(&signed, parts.clock().now(), dry_run).await?)
+}
+
+fn sign(keys: &SigningKeys, adjustment: Adjustment, source_sha256: String) -> Result<Signed, ::reconcile::Error> {
+    let proof = keys.sign_statement(|key_id| adjustment.canonical(&source_sha256, key_id));
+    let why = "there is no signing key: clickledger keys create signing";
+    let proof = proof.ok_or_else(|| ::reconcile::Error::Invalid(why.to_owned()))?;
+    Ok(Signed { adjustment, source_sha256, key_id: proof.key_id, signature: proof.signature })
+}
+
+/// Takes in what was published on Kafka since the last time; `None` where Kafka is not configured.
+#[cfg(feature = "kafka")]
+pub(super) async fn receive(parts: &Parts) -> anyhow::Result<Option<Received>> {
+    let Some((adjustments, refusals)) = parts.adjustment_logs().await? else { return Ok(None) };
+    let keys = SigningKeys::load(&parts.folder().signing_keys())?;
+    let mut book = AdjustmentBook::open(&parts.lake_root()?).await?;
+    let topic = parts.settings().kafka.adjustments_topic.as_str();
+    let sign = |adjustment, source| sign(&keys, adjustment, source);
+    let received =
+        ::reconcile::ledger::receive(&mut book, (topic, &adjustments), &refusals, sign, parts.clock().now()).await?;
+    if received.refused > 0 {
+        let dead = parts.settings().kafka.adjustment_refusals_topic();
+        eprintln!("{} adjustments were refused: the topic {dead} says why", received.refused);
+    }
+    Ok(Some(received))
 }
 
 async fn list(parts: &Parts, date: Option<Day>, output: Output) -> super::Done {

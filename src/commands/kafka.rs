@@ -10,12 +10,17 @@ use crate::output::last_line;
 use crate::settings::Settings;
 use crate::wiring::Parts;
 
-/// Both topics, as the settings want them.
-pub(super) fn topics(settings: &Settings) -> [Topic; 2] {
+/// Adjustments are few, and one that contradicts an earlier one is refused: they keep their order.
+const ADJUSTMENT_PARTITIONS: u32 = 1;
+
+/// The topics, as the settings want them.
+pub(super) fn topics(settings: &Settings) -> [Topic; 4] {
     let kafka = &settings.kafka;
     [
         Topic { name: kafka.events_topic.clone(), partitions: kafka.partitions },
         Topic { name: kafka.dead_letters_topic.clone(), partitions: DEAD_LETTER_PARTITIONS },
+        Topic { name: kafka.adjustments_topic.clone(), partitions: ADJUSTMENT_PARTITIONS },
+        Topic { name: kafka.adjustment_refusals_topic(), partitions: ADJUSTMENT_PARTITIONS },
     ]
 }
 

@@ -28,6 +28,8 @@ pub(super) async fn run(parts: &Parts, command: Reconcile) -> super::Done {
 /// Days in order; the first that is not ready or over tolerance ends the run with its exit code.
 async fn settle(parts: &Parts, days: &Days, force: bool) -> super::Done {
     let days = days.list().map_err(Usage)?;
+    #[cfg(feature = "kafka")]
+    super::adjust::receive(parts).await?;
     let mut results = Vec::new();
     let mut codes = Vec::new();
     for day in &days {

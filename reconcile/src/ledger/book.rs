@@ -7,12 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lake::file::NewFile;
+use lake::positions;
 use lake::sort::sorted_file;
 use lake::table::{Committed, Txn};
 use lake::tables::LEDGER_ADJUSTMENTS;
 use lake::{LakeRoot, Table};
 use serde::Serialize;
 use shared::id::RefId;
+use shared::progress::Positions;
 use shared::time::{Day, Timestamp};
 
 use super::adjustment::Signed;
@@ -98,13 +100,48 @@ impl AdjustmentBook {
         for _ in 0..MAX_ROUNDS {
             let known = self.known(rows).await?;
             let (fresh, imported) = sift(rows, known)?;
-            if fresh.is_empty() || dry_run || self.commit(fresh, now).await? {
+            if fresh.is_empty() || dry_run || self.commit(fresh, &[], now).await? {
                 return Ok(imported);
             }
             self.table.refresh().await?;
         }
-        let why = format!("others imported first {MAX_ROUNDS} times");
-        Err(lake::Error::Conflict { table: LEDGER_ADJUSTMENTS.name.to_owned(), why }.into())
+        Err(always_second())
+    }
+
+    /// How far the topic was taken in: the next position of each partition.
+    pub(crate) async fn taken(&self, topic: &str, partitions: u32) -> Result<Positions, Error> {
+        Ok(positions::numbers(&self.table, partitions, |p| app_id(topic, p)).await?)
+    }
+
+    /// As [`AdjustmentBook::import`], and notes in the same commit that the topic was taken in from one place to another;
+    /// `None` when somebody else took it on from there first, and nothing was added.
+    pub(crate) async fn take(
+        &mut self,
+        rows: &[(u64, Signed)],
+        topic: &str,
+        (from, to): (&Positions, &Positions),
+        now: Timestamp,
+    ) -> Result<Option<Imported>, Error> {
+        let moves = positions::moves(from, to, |p| app_id(topic, p))?;
+        for _ in 0..MAX_ROUNDS {
+            let known = self.known(rows).await?;
+            let (fresh, imported) = sift(rows, known)?;
+            if self.commit(fresh, &moves, now).await? {
+                return Ok(Some(imported));
+            }
+            self.table.refresh().await?;
+            for Txn { app_id, from, .. } in &moves {
+                if self.table.transaction_version(app_id).await?.unwrap_or(0) != from.unwrap_or(0) {
+                    return Ok(None);
+                }
+            }
+        }
+        Err(always_second())
+    }
+
+    /// Reads the table's newest version.
+    pub(crate) async fn refresh(&mut self) -> Result<(), Error> {
+        Ok(self.table.refresh().await?)
     }
 
     /// The adjustments in the table whose ids are in `rows`: only files that hold one are read whole.
@@ -125,10 +162,12 @@ impl AdjustmentBook {
         Ok(known)
     }
 
-    /// Whether our rows are in; otherwise somebody else's import came first.
-    async fn commit(&mut self, fresh: Vec<Signed>, now: Timestamp) -> Result<bool, Error> {
+    /// Whether our rows are in and the positions moved; otherwise somebody else came first.
+    async fn commit(&mut self, fresh: Vec<Signed>, moves: &[Txn], now: Timestamp) -> Result<bool, Error> {
         let app_id = LEDGER_ADJUSTMENTS.name;
         let at = self.table.transaction_version(app_id).await?.unwrap_or(0);
+        let mut txns = moves.to_vec();
+        txns.extend((!fresh.is_empty()).then(|| Txn::advance(app_id, at, at + 1)));
         let mut days: BTreeMap<Day, Vec<Signed>> = BTreeMap::new();
         for signed in fresh {
             days.entry(signed.adjustment.day).or_default().push(signed);
@@ -140,17 +179,27 @@ impl AdjustmentBook {
             files.push(self.table.store(encoded).await?);
         }
         let paths: Vec<String> = files.iter().map(|f| f.path.clone()).collect();
-        match self.table.append(files, &[Txn::advance(app_id, at, at + 1)]).await {
+        match self.table.append(files, &txns).await {
             Ok(Committed::Now(_)) => Ok(true),
             // Ours with a lost answer, or another import that moved the number first: the files tell.
             Ok(Committed::Already(_)) => {
                 let there: BTreeSet<String> = self.table.files()?.into_iter().map(|f| f.path).collect();
-                Ok(paths.iter().all(|p| there.contains(p)))
+                Ok(!paths.is_empty() && paths.iter().all(|p| there.contains(p)))
             }
             Err(lake::Error::Conflict { .. }) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// The transaction name of one partition of a topic in the table.
+fn app_id(topic: &str, partition: u32) -> String {
+    format!("{}/{topic}/{partition}", LEDGER_ADJUSTMENTS.name)
+}
+
+fn always_second() -> Error {
+    let why = format!("others imported first {MAX_ROUNDS} times");
+    lake::Error::Conflict { table: LEDGER_ADJUSTMENTS.name.to_owned(), why }.into()
 }
 
 /// Which rows are new, given those that are there.

@@ -1,8 +1,9 @@
 //! The ledger: corrections that people sign, and double-entry postings of everything that was ever settled.
 //!
 //! ```text
-//! adjust import ─▶ rows ─▶ adjustment ─▶ ledger/adjustments ─▶ the day's next settlement ─▶ ledger/postings
-//!                 (all problems at once)  (one commit, by id)   (adjustments.csv)            (one per sequence)
+//! a file: rows ────┐
+//!                  ├─▶ adjustment ─▶ ledger/adjustments ─▶ the day's next settlement ─▶ ledger/postings
+//! a topic: inbox ──┘               (one commit, by id)    (adjustments.csv)            (one per sequence)
 //! ```
 //! Guarantee: both tables only grow; an adjustment counts once whoever sends it how often and in whatever order; the
 //! postings of every transaction sum to zero in every currency; postings are a function of the published folders.
@@ -10,6 +11,7 @@
 
 pub mod adjustment;
 mod book;
+mod inbox;
 pub mod postings;
 mod rows;
 mod sheet;
@@ -18,6 +20,7 @@ mod stored;
 pub use crate::checksum::sha256;
 pub use adjustment::{Adjustment, Reason, Signed};
 pub use book::{AdjustmentBook, Imported};
+pub use inbox::{Received, receive};
 pub use postings::{Posting, catch_up, postings};
 pub(crate) use rows::lines;
 pub use rows::{BadRow, Format, Row, read_rows};

@@ -4,6 +4,7 @@
 
 mod bounds;
 mod crash;
+mod inbox;
 mod keys;
 mod law;
 mod ledger;

@@ -31,6 +31,8 @@ pub struct Settings {
     pub events_topic: String,
     /// The topic of what was refused.
     pub dead_letters_topic: String,
+    /// The topic on which other systems publish adjustments; what is refused of it goes to its name and `.dlq`.
+    pub adjustments_topic: String,
     /// Partitions of the events topic.
     pub partitions: u32,
     /// Copies of every partition.
@@ -59,6 +61,7 @@ impl Default for Settings {
             bootstrap: String::new(),
             events_topic: "ads.events.v1".to_owned(),
             dead_letters_topic: "ads.events.v1.dlq".to_owned(),
+            adjustments_topic: "ads.adjustments.v1".to_owned(),
             partitions: 8,
             replication: 3,
             min_in_sync: 2,
@@ -89,9 +92,12 @@ impl Settings {
                 problems.push(Problem::new(format!("kafka.{name}"), why));
             }
         };
-        check(is_topic(&self.events_topic), "events_topic", "must be 1 to 249 of a-z A-Z 0-9 . _ -");
-        check(is_topic(&self.dead_letters_topic), "dead_letters_topic", "must be 1 to 249 of a-z A-Z 0-9 . _ -");
-        check(self.events_topic != self.dead_letters_topic, "dead_letters_topic", "must not be the events topic");
+        let topics = self.topics();
+        for (name, topic) in &topics {
+            check(is_topic(topic), name, "must be 1 to 249 of a-z A-Z 0-9 . _ - (with .dlq for the adjustments)");
+            let is_alone = topics.iter().filter(|(_, other)| other == topic).count() == 1;
+            check(is_alone, name, "must be a topic of its own");
+        }
         check((1..=1_024).contains(&self.partitions), "partitions", "must be between 1 and 1024");
         check((1..=16).contains(&self.replication), "replication", "must be between 1 and 16");
         check(
@@ -121,6 +127,22 @@ impl Settings {
             );
         }
         problems
+    }
+
+    /// The topic of refused adjustments.
+    #[must_use]
+    pub fn adjustment_refusals_topic(&self) -> String {
+        format!("{}.dlq", self.adjustments_topic)
+    }
+
+    /// Every topic, by the setting that names it.
+    fn topics(&self) -> [(&'static str, String); 4] {
+        [
+            ("events_topic", self.events_topic.clone()),
+            ("dead_letters_topic", self.dead_letters_topic.clone()),
+            ("adjustments_topic", self.adjustments_topic.clone()),
+            ("adjustments_topic", self.adjustment_refusals_topic()),
+        ]
     }
 
     /// What every client starts from.
