@@ -190,6 +190,10 @@ def run(bench):
     archived = bench.cli(data, "lake", "--drain").json()["events"]
     if not 0 <= archived - sent <= sum(CONNECTIONS) * bench.args.turns:
         raise SystemExit(f"{sent} events were acknowledged, the log holds {archived}")
+    bench.figures["gateway"] = {
+        "clicks": {n: {"ours": ours, "nginx": theirs} for n, (ours, theirs) in turns.items()}, "events": posted,
+        "peakBytes": {"ours": peak, "nginx": peer_peak}, "acknowledged": sent, "archived": archived,
+    }
     return table(bench, turns, (peak, peer_peak), posted, (sent, archived))
 
 
