@@ -12,6 +12,7 @@ import tempfile
 
 import batch
 import gateway
+import instructions
 import measure
 import peers
 import programs
@@ -27,6 +28,7 @@ STAGES = {
     "speed": ("Speed layer", programs.speed),
     "batch": ("Batch against other engines", batch.run),
     "query": ("Serving store", programs.query),
+    "instructions": ("Instructions of the hot parts", instructions.run),
 }
 
 
@@ -94,6 +96,8 @@ def heading(bench):
         rows["nginx"] = first_line(bench.tool("nginx"), "-v").removeprefix("nginx version: ")
     if needs(bench, "gateway", "query"):
         rows["wrk"] = first_line(bench.tool("wrk"), "-v").split(" Copyright")[0]
+    if needs(bench, "instructions"):
+        rows["valgrind"] = first_line(bench.tool("valgrind"), "--version")
     if needs(bench, "batch", "speed"):
         chosen = bench.args.peers
         rows["DuckDB, Polars"] = f"{duckdb.__version__}, {polars.__version__}"
@@ -119,13 +123,14 @@ def arguments():
     parser.add_argument("--speed-events", type=int, default=2_000_000, help="of the speed layer")
     parser.add_argument("--events", type=int, default=5_000_000, help="of the batch day")
     parser.add_argument("--query-ads", type=int, default=1_000_000, help="in the serving store")
+    parser.add_argument("--hot-events", type=int, default=20_000, help="counted under callgrind")
     parser.add_argument("--date", help="when this is measured, for the report")
     parser.add_argument("--work", type=pathlib.Path, help="where data is put (default: the build folder)")
     parser.add_argument("--built", type=pathlib.Path, help="a folder with the executables, instead of building them")
     parser.add_argument("--keep", action="store_true", help="leave the data there")
     parser.add_argument("--out", type=pathlib.Path, help="the report (default: docs/benchmarks.md if all stages run)")
     args = parser.parse_args()
-    args.words = [w for w in sys.argv[1:] if not w.startswith(("--work", "--out", "--built"))]
+    args.words = sys.argv[1:]
     args.peers = [name for name in args.peers.split(",") if name]
     if unknown := set(args.peers) - set(peers.NAMES):
         parser.error(f"no such peer: {', '.join(sorted(unknown))}; there are {', '.join(peers.NAMES)}")
