@@ -38,8 +38,8 @@ def spark():
     return peers.python(peers.SPARK)
 
 
-def prepare(bench, data):
-    """A day in bronze: name, events and what each step took."""
+def simulate(bench, data):
+    """A day on the log: name, and what each step took."""
     history, events = bench.work / "history.ndjson", bench.args.events
     bench.cli(data, "keys", "create", "signing")
     made = bench.cli(
@@ -51,13 +51,20 @@ def prepare(bench, data):
     imported = bench.cli(data, "import", history)
     for left in bench.work.glob("history.*"):
         left.unlink()
+    if imported.json()["lines"] > events:
+        raise SystemExit(f"{imported.json()} imported of {events}")
+    return {"`simulate` to NDJSON": made, "`import`": imported}
+
+
+def prepare(bench, data):
+    """A day in bronze: name, and what each step took."""
+    steps = simulate(bench, data)
     drained = bench.cli(data, "lake", "--drain")
     merged = bench.cli(data, "lake", "optimize", "--date", DAY)
-    steps = {"`simulate` to NDJSON": made, "`import`": imported, "`lake --drain`": drained, "`lake optimize`": merged}
-    lines = imported.json()
-    if lines["lines"] > events or lines["accepted"] != drained.json()["events"]:
-        raise SystemExit(f"{lines} imported, {drained.json()} archived")
-    return steps
+    imported = steps["`import`"].json()
+    if imported["accepted"] != drained.json()["events"]:
+        raise SystemExit(f"{imported} imported, {drained.json()} archived")
+    return {**steps, "`lake --drain`": drained, "`lake optimize`": merged}
 
 
 def run(bench):

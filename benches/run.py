@@ -11,6 +11,7 @@ import sys
 import tempfile
 
 import batch
+import flame
 import gateway
 import instructions
 import measure
@@ -29,6 +30,7 @@ STAGES = {
     "batch": ("Batch against other engines", batch.run),
     "query": ("Serving store", programs.query),
     "instructions": ("Instructions of the hot parts", instructions.run),
+    "flame": ("Flame graphs", flame.run),
 }
 
 
@@ -130,12 +132,13 @@ def arguments():
     parser.add_argument("--keep", action="store_true", help="leave the data there")
     parser.add_argument("--out", type=pathlib.Path, help="the report (default: docs/benchmarks.md if all stages run)")
     args = parser.parse_args()
-    args.words = sys.argv[1:]
+    hidden = {str(path) for path in (args.work, args.out, args.built) if path}
+    args.words = [w for w in sys.argv[1:] if w not in hidden and not w.startswith(("--work", "--out", "--built"))]
     args.peers = [name for name in args.peers.split(",") if name]
     if unknown := set(args.peers) - set(peers.NAMES):
         parser.error(f"no such peer: {', '.join(sorted(unknown))}; there are {', '.join(peers.NAMES)}")
     args.out = args.out or (None if args.stage else REPORT)
-    args.stage = args.stage or list(STAGES)
+    args.stage = args.stage or [name for name in STAGES if name != "flame"]
     return args
 
 
