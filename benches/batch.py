@@ -1,20 +1,45 @@
-"""Stage batch: a simulated day through import, archive and merge; then `clickledger batch run` beside DuckDB on the
-very same bronze files."""
-
-import sys
+"""Stage batch: a simulated day through import, archive and merge; then `clickledger batch run` beside other engines on
+the very same bronze files."""
 
 import measure
+import peers
 
 DAY = "2026-01-05"
 ADS = 100_000
 # What bronze and silver call events that are not the first of their id, and those that claim no id.
 LATER = ("duplicate", "conflict")
 FORGED = ("invalid:bad_signature", "invalid:expired")
-PEERS = {"event_id": "DuckDB, ids as text", "id_hash": "DuckDB, our 8-byte id hashes"}
+OURS = "`clickledger batch run --force`"
 
 
-def prepare(bench, data):
-    """A day in bronze: name, events and what each step took."""
+def sides(bench):
+    """Name, and the command without lake, day and output, of every peer that is wanted; a `Missing` for one that cannot
+    be had."""
+    script = bench.here / "peer"
+    wanted = {
+        "DuckDB, ids as text": ("duckdb", peers.here, "duckdb_day.py", "event_id"),
+        "DuckDB, our 8-byte id hashes": ("duckdb", peers.here, "duckdb_day.py", "id_hash"),
+        "Polars, our id hashes": ("polars", peers.here, "polars_day.py"),
+        "ClickHouse (chdb), our id hashes": ("chdb", lambda: peers.python(peers.CHDB), "chdb_day.py"),
+        "Spark SQL, our id hashes": ("spark", spark, "spark_day.py"),
+    }
+    found = {}
+    for name, (peer, python, program, *more) in wanted.items():
+        if peer in bench.args.peers:
+            try:
+                found[name] = ([python(), script / program], more)
+            except peers.Missing as e:
+                found[name] = e
+    return found
+
+
+def spark():
+    peers.java()
+    return peers.python(peers.SPARK)
+
+
+def simulate(bench, data):
+    """A day on the log: name, and what each step took."""
     history, events = bench.work / "history.ndjson", bench.args.events
     bench.cli(data, "keys", "create", "signing")
     made = bench.cli(
@@ -26,33 +51,54 @@ def prepare(bench, data):
     imported = bench.cli(data, "import", history)
     for left in bench.work.glob("history.*"):
         left.unlink()
+    if imported.json()["lines"] > events:
+        raise SystemExit(f"{imported.json()} imported of {events}")
+    return {"`simulate` to NDJSON": made, "`import`": imported}
+
+
+def prepare(bench, data):
+    """A day in bronze: name, and what each step took."""
+    steps = simulate(bench, data)
     drained = bench.cli(data, "lake", "--drain")
     merged = bench.cli(data, "lake", "optimize", "--date", DAY)
-    steps = {"`simulate` to NDJSON": made, "`import`": imported, "`lake --drain`": drained, "`lake optimize`": merged}
-    lines = imported.json()
-    if lines["lines"] > events or lines["accepted"] != drained.json()["events"]:
-        raise SystemExit(f"{lines} imported, {drained.json()} archived")
-    return steps
+    imported = steps["`import`"].json()
+    if imported["accepted"] != drained.json()["events"]:
+        raise SystemExit(f"{imported} imported, {drained.json()} archived")
+    return {**steps, "`lake --drain`": drained, "`lake optimize`": merged}
 
 
 def run(bench):
     """The stage: its tables as Markdown lines."""
     data = bench.work / "batch"
     data.mkdir()
-    steps = prepare(bench, data)
-    ours, peers = [], {ids: [] for ids in PEERS}
-    out = bench.work / "peer.parquet"
-    peer = [sys.executable, bench.here / "duckdb_day.py"]
+    steps, others = prepare(bench, data), sides(bench)
+    ran, outs = {name: [] for name in [OURS, *others]}, {}
     for _ in range(bench.args.turns):
-        ours.append(bench.cli(data, "batch", "run", "--date", DAY, "--force"))
-        for ids, ran in peers.items():
-            ran.append(measure.run([*peer, "count", data / "lake", DAY, ids, out]))
-            check(ours[-1].json(), ran[-1].json())
-    same = measure.run([*peer, "compare", data / "lake", DAY, out]).json()
-    if same["differ"]:
-        raise SystemExit(f"the two sides differ: {same}")
-    more = proofs(bench, data, steps, ours)
-    return table(bench, steps, ours, peers, same) + more
+        ran[OURS].append(bench.cli(data, "batch", "run", "--date", DAY, "--force"))
+        for number, (name, side) in enumerate(others.items()):
+            if isinstance(side, peers.Missing):
+                continue
+            command, more = side
+            outs[name] = bench.work / f"peer-{number}.parquet"
+            ran[name].append(measure.run([*command, data / "lake", DAY, outs[name], *more]))
+            check(ran[OURS][-1].json(), ran[name][-1].json())
+    compare = [peers.here(), bench.here / "peer/compare_day.py", data / "lake", DAY]
+    cells = 0
+    for name, out in outs.items():
+        same = measure.run([*compare, out]).json()
+        cells = same["cells"]
+        if same["differ"]:
+            raise SystemExit(f"{name} differs from us: {same}")
+    more = proofs(bench, data, steps, ran[OURS])
+    lake = {name: measure.bytes_under(data / "lake" / name) for name in ("bronze", "silver", "gold")}
+    bench.figures["batch"] = {
+        "events": rows(ran), "cells": cells, "bytes": lake,
+        "turns": {name: [r.figures() for r in turns] for name, turns in ran.items()},
+        "out": {name: measure.bytes_under(out) for name, out in outs.items()},
+        "missing": {name: str(side) for name, side in others.items() if isinstance(side, peers.Missing)},
+        "steps": {name: r.figures() for name, r in steps.items()},
+    }
+    return table(bench, steps, ran, others, bench.figures["batch"]) + more
 
 
 def proofs(bench, data, steps, ours):
@@ -61,6 +107,7 @@ def proofs(bench, data, steps, ours):
     ran = measure.run([bench.programs["proof"], "--data", data, "--date", DAY, "--seed", bench.args.seed]).json()
     found, cpu = ran["proofs"], measure.median([r.cpu for r in ours])
     hashing = (ran["leafNanosPerEvent"] + ran["treeNanosPerEvent"]) * found["dayLeaves"] / 1e9
+    bench.figures["proofs"] = ran
 
     def row(name, millis):
         return f"| {name} | {millis['p50']:.2f} | {millis['p99']:.2f} | {millis['most']:.2f} |"
@@ -78,6 +125,10 @@ def proofs(bench, data, steps, ours):
     ]
 
 
+def rows(ran):
+    return sum(ran[OURS][-1].json()["verdicts"].values())
+
+
 def check(ours, theirs):
     """Both computed the same: events of the day, and the first ones among them."""
     verdicts = ours["verdicts"]
@@ -87,31 +138,33 @@ def check(ours, theirs):
         raise SystemExit(f"{rows} events, {first} first here; {theirs} there")
 
 
-def table(bench, steps, ours, peers, same):
-    last, rows = ours[-1].json(), peers["event_id"][0].json()["rows"]
+def table(bench, steps, ran, others, figures):
+    events, cpu = figures["events"], measure.median([r.cpu for r in ran[OURS]])
 
-    def line(name, ran):
-        cpu = [r.cpu for r in ran]
+    def line(name, turns):
+        if not turns:
+            return f"| {name} | not measured: {others[name]} | | | | |"
+        mine = [r.cpu for r in turns]
         return (
-            f"| {name} | {measure.spread(cpu)} | {measure.spread([r.wall for r in ran])} | "
-            f"{max(r.peak for r in ran) / 2**20:,.0f} | {rows / measure.median(cpu):,.0f} |"
+            f"| {name} | {measure.spread(mine)} | {measure.spread([r.wall for r in turns])} | "
+            f"{max(r.peak for r in turns) / 2**20:,.0f} | {events / measure.median(mine):,.0f} | "
+            f"{cpu / measure.median(mine):.2f} |"
         )
 
-    best = min(measure.median([r.cpu for r in ran]) for ran in peers.values())
-    verdicts = ", ".join(f"{name} {n:,}" for name, n in last["verdicts"].items() if n)
+    verdicts = ", ".join(f"{name} {n:,}" for name, n in ran[OURS][-1].json()["verdicts"].items() if n)
+    sizes = ", ".join(f"{name} {size / 2**20:,.0f} MiB" for name, size in figures["bytes"].items())
+    checked = f"all {figures['cells']:,} cells (ad, campaign, minute, type) of each peer's last turn are equal to ours"
     return [
-        f"One day of {rows:,} events ({bench.args.events:,} simulated lines, seed {bench.args.seed}, {ADS:,} ads), in "
-        f"bronze after `lake optimize`; {bench.args.turns} turns of each, one after the other:",
+        f"One day of {events:,} events ({bench.args.events:,} simulated lines, seed {bench.args.seed}, {ADS:,} ads), in "
+        f"bronze after `lake optimize`; {bench.args.turns} turns of each, one after the other. On disk: {sizes} (with "
+        "the versions not yet vacuumed).",
         "",
-        "| | CPU s | wall s | peak MiB | events per CPU s |",
-        "|---|---|---|---|---|",
-        line("`clickledger batch run --force`", ours),
-        *(line(PEERS[ids], ran) for ids, ran in peers.items()),
+        "| | CPU s | wall s | peak MiB | events per CPU s | our CPU : theirs |",
+        "|---|---|---|---|---|---|",
+        *(line(name, turns) for name, turns in ran.items()),
         "",
-        f"CPU ratio to the best of DuckDB: {measure.median([r.cpu for r in ours]) / best:.2f}.",
-        "",
-        f"Checked: the same number of events and of first events in every turn; all {same['cells']:,} cells (ad, "
-        f"campaign, minute, type) of the last turn are equal. Verdicts: {verdicts}.",
+        "Checked: the same number of events and of first events in every turn"
+        f"{'; ' + checked if figures['cells'] else ''}. Verdicts: {verdicts}.",
         "",
         "What it took to get there, once each:",
         "",

@@ -86,6 +86,17 @@ def nginx(bench, port):
     return measure.Server(command, f"http://127.0.0.1:{port}/readyz", log=folder / "out.log")
 
 
+def ours(bench, data, port):
+    """Our gateway on this data folder; it limits nobody."""
+    env = {
+        "CLICKLEDGER__GATEWAY__LISTEN": f"127.0.0.1:{port}",
+        "CLICKLEDGER__GATEWAY__RATE_LIMIT__PER_SECOND": "10000000",
+        "CLICKLEDGER__GATEWAY__RATE_LIMIT__BURST": "10000000",
+    }
+    command = [bench.binary, "gateway", "--data", data, "--log", "warn"]
+    return measure.Server(command, f"http://127.0.0.1:{port}/readyz", env, bench.work / "gateway.log")
+
+
 def load(bench, server, port, lines, connections):
     """One turn of wrk: its figures, and the server's CPU for each request."""
     threads = min(2, bench.cores)
@@ -138,50 +149,48 @@ def post_all(port, bodies):
         return [a for some in pool.map(post, [bodies[i::POSTERS] for i in range(POSTERS)]) for a in some]
 
 
-def batches(bench, server, port, signer, turn):
-    """One turn of batched events: events a second, and CPU for each."""
-    events = bench.args.batched_events
-    bodies = []
+def bodies(bench, signer, turn):
+    """The requests of one turn: signed events that no other turn sends."""
+    events, made = bench.args.batched_events, []
     for start in range(0, events, EVENTS_PER_REQUEST):
         numbers = range(start, min(start + EVENTS_PER_REQUEST, events))
         lines = [signer.event(n * 7919 % bench.args.ads, turn * events + n) for n in numbers]
-        bodies.append("\n".join(lines).encode())
+        made.append("\n".join(lines).encode())
+    return made
+
+
+def batches(bench, server, port, signer, turn):
+    """One turn of batched events: events a second, and CPU for each."""
+    events, sent = bench.args.batched_events, bodies(bench, signer, turn)
     before, cpu, started = accepted(port), measure.cpu_seconds(server.pid), time.monotonic()
-    answers = post_all(port, bodies)
+    answers = post_all(port, sent)
     wall, cpu = time.monotonic() - started, measure.cpu_seconds(server.pid) - cpu
     taken = accepted(port) - before
     if taken != events or any(status != 202 for status, _ in answers):
         raise SystemExit(f"{taken} of {events} events were taken: {answers[0]}")
-    return {"eps": events / wall, "cpu": cpu / events * 1e6, "bytes": sum(map(len, bodies)) / events}
+    return {"eps": events / wall, "cpu": cpu / events * 1e6, "bytes": sum(map(len, sent)) / events}
 
 
 def run(bench):
     """The stage: its tables as Markdown lines."""
     data, port, peer_port = bench.work / "gateway", measure.free_port(), measure.free_port()
     prepare(bench, data)
-    env = {
-        "CLICKLEDGER__GATEWAY__LISTEN": f"127.0.0.1:{port}",
-        "CLICKLEDGER__GATEWAY__RATE_LIMIT__PER_SECOND": "10000000",
-        "CLICKLEDGER__GATEWAY__RATE_LIMIT__BURST": "10000000",
-    }
-    command = [bench.binary, "gateway", "--data", data, "--log", "warn"]
     turns, posted = {connections: ([], []) for connections in CONNECTIONS}, []
     signer, lines = Signer(data), bench.work / "clicks.txt"
-    with measure.Server(command, f"http://127.0.0.1:{port}/readyz", env, bench.work / "gateway.log") as gateway, \
-            nginx(bench, peer_port) as peer:
+    with ours(bench, data, port) as gateway, nginx(bench, peer_port) as peer:
         answers = where_to(port, signer.click(1, "imp-first")), where_to(peer_port, "/click")
         if answers[0] != answers[1] or answers[0][0] != 302:
             raise SystemExit(f"the two servers answer differently: {answers}")
         sent = 1
-        for connections, (ours, theirs) in turns.items():
+        for connections, (mine, theirs) in turns.items():
             for turn in range(bench.args.turns):
                 write_clicks(bench, signer, lines, f"imp-{connections}-{turn}")
                 before = accepted(port)
-                ours.append(load(bench, gateway, port, lines, connections))
-                taken, sent = accepted(port) - before, sent + ours[-1]["requests"]
+                mine.append(load(bench, gateway, port, lines, connections))
+                taken, sent = accepted(port) - before, sent + mine[-1]["requests"]
                 # wrk leaves a request in flight on each connection.
-                if not 0 <= taken - ours[-1]["requests"] <= connections:
-                    raise SystemExit(f"{ours[-1]['requests']} clicks answered, {taken} taken: some were sent twice")
+                if not 0 <= taken - mine[-1]["requests"] <= connections:
+                    raise SystemExit(f"{mine[-1]['requests']} clicks answered, {taken} taken: some were sent twice")
                 theirs.append(load(bench, peer, peer_port, lines, connections))
         for turn in range(bench.args.turns):
             posted.append(batches(bench, gateway, port, signer, turn))
@@ -190,6 +199,10 @@ def run(bench):
     archived = bench.cli(data, "lake", "--drain").json()["events"]
     if not 0 <= archived - sent <= sum(CONNECTIONS) * bench.args.turns:
         raise SystemExit(f"{sent} events were acknowledged, the log holds {archived}")
+    bench.figures["gateway"] = {
+        "clicks": {n: {"ours": mine, "nginx": theirs} for n, (mine, theirs) in turns.items()}, "events": posted,
+        "peakBytes": {"ours": peak, "nginx": peer_peak}, "acknowledged": sent, "archived": archived,
+    }
     return table(bench, turns, (peak, peer_peak), posted, (sent, archived))
 
 

@@ -18,16 +18,14 @@ PEAK_EVERY_SECONDS = 0.05
 
 def tree(pid):
     """The process and all its descendants."""
-    parents = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            fields = _stat(entry)
-            if fields:
-                parents.setdefault(int(fields[1]), []).append(int(entry))
     found, waiting = [], [pid]
     while waiting:
         found.append(waiting.pop())
-        waiting.extend(parents.get(found[-1], []))
+        for children in pathlib.Path(f"/proc/{found[-1]}/task").glob("*/children"):
+            try:
+                waiting.extend(map(int, children.read_text().split()))
+            except OSError:
+                pass
     return found
 
 
@@ -58,7 +56,7 @@ def peak_bytes(pids):
 
 
 class Ran:
-    """One finished command: its output, wall and CPU seconds, and peak memory."""
+    """One finished command: its output, wall and CPU seconds, and peak memory (of its processes, added up)."""
 
     def __init__(self, out, wall, cpu, peak):
         self.out, self.wall, self.cpu, self.peak = out, wall, cpu, peak
@@ -67,9 +65,13 @@ class Ran:
         """The last line of its output."""
         return json.loads(self.out.strip().splitlines()[-1])
 
+    def figures(self):
+        """What it used, for the report in JSON."""
+        return {"cpuSeconds": round(self.cpu, 2), "wallSeconds": round(self.wall, 2), "peakBytes": self.peak}
+
 
 def run(command, env=None):
-    """Runs a command (of one process) to its end; one that fails ends the benchmark."""
+    """Runs a command to its end; one that fails ends the benchmark. Descendants it waits for are in the figures."""
     started = time.monotonic()
     with tempfile.TemporaryFile() as out:
         process = subprocess.Popen([str(c) for c in command], stdout=out, env={**os.environ, **(env or {})})
@@ -77,7 +79,7 @@ def run(command, env=None):
 
         def look():
             while not ended.wait(PEAK_EVERY_SECONDS):
-                peak[0] = max(peak[0], peak_bytes([process.pid]))
+                peak[0] = max(peak[0], peak_bytes(tree(process.pid)))
 
         looker = threading.Thread(target=look)
         looker.start()
@@ -132,6 +134,12 @@ class Server:
     @property
     def pid(self):
         return self.process.pid
+
+
+def bytes_under(path):
+    """The bytes of a file, or of all files in a folder."""
+    path = pathlib.Path(path)
+    return sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) if path.is_dir() else path.stat().st_size
 
 
 def free_port():

@@ -4,6 +4,7 @@ import json
 import urllib.request
 
 import measure
+import stream
 
 DAY = "2026-01-05"
 CONNECTIONS = 8
@@ -18,6 +19,7 @@ def speed(bench):
         return f"| {name} | {measure.spread([turn[key] / unit for turn in turns], digits)} |"
 
     first = turns[0]
+    bench.figures["speed"] = turns
     return [
         f"One thread, {first['events']:,} protobuf records of {first['recordBytes']} bytes with 1 % duplicates through "
         f"`speed::Worker` in memory; changed rows every 10 s of event time (5,000 events/s); {bench.args.turns} turns:",
@@ -32,7 +34,8 @@ def speed(bench):
         row("resident bytes of all state, per live id", "stateBytesPerId"),
         "",
         f"Checked: {first['counted']:,} counted and {first['duplicates']:,} duplicates are what was made; the rows of "
-        "a tenth of it add up to what was counted. No peer in the same run.",
+        "a tenth of it add up to what was counted.",
+        *stream.run(bench),
     ]
 
 
@@ -59,6 +62,7 @@ def query(bench):
             "an ad's day by minute, always another ad": ask(bench, serving, port, ads),
             "the top list of an hour, the same for everybody": ask(bench, serving, port, top),
         }
+    bench.figures["query"] = {**figures, "overHttp": over_http}
     return tables(bench, figures, over_http)
 
 

@@ -11,8 +11,11 @@ import sys
 import tempfile
 
 import batch
+import flame
 import gateway
+import instructions
 import measure
+import peers
 import programs
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -20,11 +23,14 @@ ROOT = HERE.parent
 REPORT = ROOT / "docs/benchmarks.md"
 # What stands before this line in the report is written by people and kept.
 MARK = "<!-- measured: written by benches/run, do not edit below -->"
+PROGRAMS = ("speed", "query", "proof", "hot")
 STAGES = {
     "gateway": ("Gateway against nginx", gateway.run),
     "speed": ("Speed layer", programs.speed),
-    "batch": ("Batch against DuckDB", batch.run),
+    "batch": ("Batch against other engines", batch.run),
     "query": ("Serving store", programs.query),
+    "instructions": ("Instructions of the hot parts", instructions.run),
+    "flame": ("Flame graphs", flame.run),
 }
 
 
@@ -35,11 +41,16 @@ class Bench:
         self.args, self.work, self.here = args, work, HERE
         self.cores = len(os.sched_getaffinity(0))
         self.binary, self.programs = None, {}
+        # What stages measured, every turn by itself: the report in JSON.
+        self.figures = {}
 
     def build(self):
-        """The binary as users build it, and the bench programs."""
+        """The binary as users build it, and the bench programs; or those that were built before."""
+        if built := self.args.built:
+            self.binary, self.programs = built / "clickledger", {name: built / name for name in PROGRAMS}
+            return
         self.binary = cargo("--bin", "clickledger")["clickledger"]
-        self.programs = cargo("--bench", "speed", "--bench", "query", "--bench", "proof")
+        self.programs = cargo(*(word for name in PROGRAMS for word in ("--bench", name)))
 
     def cli(self, data, *command):
         """Runs clickledger on a data folder."""
@@ -71,8 +82,9 @@ def first_line(*command):
 
 
 def heading(bench):
-    """Where and with what this was measured."""
+    """Where and with what this was measured: name and value."""
     import duckdb
+    import polars
 
     commit = first_line("git", "describe", "--always", "--dirty")
     rows = {
@@ -86,9 +98,15 @@ def heading(bench):
         rows["nginx"] = first_line(bench.tool("nginx"), "-v").removeprefix("nginx version: ")
     if needs(bench, "gateway", "query"):
         rows["wrk"] = first_line(bench.tool("wrk"), "-v").split(" Copyright")[0]
-    if needs(bench, "batch"):
-        rows["DuckDB"] = duckdb.__version__
-    return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())]
+    if needs(bench, "instructions"):
+        rows["valgrind"] = first_line(bench.tool("valgrind"), "--version")
+    if needs(bench, "batch", "speed"):
+        chosen = bench.args.peers
+        rows["DuckDB, Polars"] = f"{duckdb.__version__}, {polars.__version__}"
+        packages = {"chdb": peers.CHDB, "spark": peers.SPARK, "flink": peers.FLINK}
+        rows["other peers"] = ", ".join(p.replace("==", " ") for name, p in packages.items() if name in chosen) or "none"
+        rows["Java"] = first_line("java", "-version")
+    return rows
 
 
 def needs(bench, *stages):
@@ -98,6 +116,7 @@ def needs(bench, *stages):
 def arguments():
     parser = argparse.ArgumentParser(prog="benches/run", description="Measures clickledger beside its peers.")
     parser.add_argument("--stage", action="append", choices=STAGES, help="only this one (may be given several times)")
+    parser.add_argument("--peers", default=",".join(peers.NAMES), help="which ones, by commas; default: all")
     parser.add_argument("--turns", type=int, default=3, help="how often each side runs")
     parser.add_argument("--seed", type=int, default=7, help="of everything that is generated")
     parser.add_argument("--seconds", type=int, default=8, help="of load in a turn of the gateway")
@@ -106,14 +125,20 @@ def arguments():
     parser.add_argument("--speed-events", type=int, default=2_000_000, help="of the speed layer")
     parser.add_argument("--events", type=int, default=5_000_000, help="of the batch day")
     parser.add_argument("--query-ads", type=int, default=1_000_000, help="in the serving store")
+    parser.add_argument("--hot-events", type=int, default=20_000, help="counted under callgrind")
     parser.add_argument("--date", help="when this is measured, for the report")
     parser.add_argument("--work", type=pathlib.Path, help="where data is put (default: the build folder)")
+    parser.add_argument("--built", type=pathlib.Path, help="a folder with the executables, instead of building them")
     parser.add_argument("--keep", action="store_true", help="leave the data there")
     parser.add_argument("--out", type=pathlib.Path, help="the report (default: docs/benchmarks.md if all stages run)")
     args = parser.parse_args()
-    args.words = [w for w in sys.argv[1:] if not w.startswith(("--work", "--out"))]
+    hidden = {str(path) for path in (args.work, args.out, args.built) if path}
+    args.words = [w for w in sys.argv[1:] if w not in hidden and not w.startswith(("--work", "--out", "--built"))]
+    args.peers = [name for name in args.peers.split(",") if name]
+    if unknown := set(args.peers) - set(peers.NAMES):
+        parser.error(f"no such peer: {', '.join(sorted(unknown))}; there are {', '.join(peers.NAMES)}")
     args.out = args.out or (None if args.stage else REPORT)
-    args.stage = args.stage or list(STAGES)
+    args.stage = args.stage or [name for name in STAGES if name != "flame"]
     return args
 
 
@@ -132,7 +157,8 @@ def main():
     try:
         bench = Bench(args, work)
         bench.build()
-        lines = ["## Measured", "", *heading(bench)]
+        head = heading(bench)
+        lines = ["## Measured", "", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in head.items())]
         for name in args.stage:
             title, stage = STAGES[name]
             started = datetime.datetime.now()
@@ -143,6 +169,8 @@ def main():
         print("\n".join(lines))
         if args.out:
             write(args.out, lines)
+            figures = json.dumps({"measured": head, **bench.figures}, indent=1, ensure_ascii=False)
+            args.out.with_suffix(".json").write_text(figures + "\n")
     finally:
         if args.keep:
             print(f"data is in {work}", file=sys.stderr)
