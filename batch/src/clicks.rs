@@ -179,7 +179,7 @@ async fn read_linked(
         columns.extend(key_columns(&counting));
         columns.extend(invalid::COLUMNS.iter().chain(&claims::COLUMNS));
         let (mut clicks, mut places) = (Vec::new(), rows.iter());
-        for batch in source.with_dictionary("user_agent")?.read(&columns, Rows::These(&rows))? {
+        for batch in source.with_dictionaries(&["user_agent"])?.read(&columns, Rows::These(&rows))? {
             let batch = batch?;
             let judged = invalid::judge(&batch, &counting)?;
             let keys = ChainKeys::of(&batch, &counting)?;

@@ -39,7 +39,7 @@ use crate::stage::Stage;
 use crate::whatif::{self, Shadow};
 
 /// The version of the computation: raise it when the same inputs give other bytes.
-pub const CODE_VERSION: u32 = 3;
+pub const CODE_VERSION: u32 = 4;
 
 /// What a run works on.
 #[derive(Clone)]

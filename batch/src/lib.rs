@@ -20,6 +20,7 @@ mod capture;
 pub mod chain;
 mod claims;
 mod clicks;
+mod columns;
 mod compute;
 mod engine;
 pub mod error;
@@ -48,6 +49,7 @@ pub mod standing;
 mod tasks;
 mod tree;
 pub mod whatif;
+mod words;
 
 pub use error::Error;
 pub use explain::explain;
