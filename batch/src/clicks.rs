@@ -38,6 +38,13 @@ pub(crate) struct Linked {
     place: Place,
 }
 
+impl Linked {
+    /// The file it stands in, by its place among all.
+    pub(crate) fn file(&self) -> usize {
+        self.place.0 as usize
+    }
+}
+
 /// The files in which clicks are looked for.
 pub(crate) struct Files {
     /// The day's, then all others.
@@ -179,7 +186,7 @@ async fn read_linked(
         columns.extend(key_columns(&counting));
         columns.extend(invalid::COLUMNS.iter().chain(&claims::COLUMNS));
         let (mut clicks, mut places) = (Vec::new(), rows.iter());
-        for batch in source.with_dictionaries(&["user_agent"])?.read(&columns, Rows::These(&rows))? {
+        for batch in source.with_dictionaries(&["user_agent", "region"])?.read(&columns, Rows::These(&rows))? {
             let batch = batch?;
             let judged = invalid::judge(&batch, &counting)?;
             let keys = ChainKeys::of(&batch, &counting)?;

@@ -5,15 +5,14 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, StringBuilder};
 use arrow::compute::interleave;
 use arrow::datatypes::{DataType, Field, Schema};
 use lake::tables::SILVER_EVENTS;
 use shared::event::EventKind;
-use shared::money::Currency;
 use shared::price::PriceBook;
 use shared::sketch::Sketch;
-use shared::time::{Day, HOUR, MINUTE, Timestamp};
+use shared::time::{Day, HOUR, MINUTE};
 use shared::verdict::{Counting, IdStanding, InvalidCode, Verdict};
 
 use crate::bucket::{Bucket, Key, Run};
@@ -72,7 +71,7 @@ impl Judge<'_> {
                 let (invalid, repeats) = what_is_known(bucket, *key)?;
                 self.row(&columns, &mut meanings, row, Known { invalid, standing: *standing, repeats }, &mut judged)?;
             }
-            write(&judged.silver(&rows)?)?;
+            write(&judged.silver(&rows, &self.shard.prices.keys)?)?;
         }
         Ok(())
     }
@@ -105,8 +104,11 @@ impl Judge<'_> {
         };
         let leaf = || columns.billed(row, at, found.key, cost, rules.counting.rules_version);
         self.leaves.next_row(billed.then(leaf).as_ref())?;
-        judged.push(at, clamped, verdict, found.key, cost);
-        judged.repeats.push(known.repeats.filter(|_| verdict == Verdict::RepeatClick).map(str::to_owned));
+        judged.clamped.push(clamped);
+        judged.verdicts.push(verdict_number(verdict));
+        judged.prices.push(found.number);
+        judged.costs.push(cost);
+        judged.repeats.append_option(known.repeats.filter(|_| verdict == Verdict::RepeatClick));
         let fact = Fact {
             user: columns.user(row).map(Sketch::hash),
             cost,
@@ -155,14 +157,13 @@ struct Known<'a> {
 
 /// What is found out about the rows of a chunk.
 struct Judged {
-    billing_times: Vec<i64>,
     clamped: Vec<bool>,
-    verdicts: Vec<&'static str>,
-    currencies: Vec<Currency>,
-    models: Vec<&'static str>,
-    versions: Vec<i64>,
+    /// Places in `Verdict::ALL`.
+    verdicts: Vec<u8>,
+    /// Numbers of price keys.
+    prices: Vec<u32>,
     costs: Vec<i64>,
-    repeats: Vec<Option<String>>,
+    repeats: StringBuilder,
 }
 
 /// A verdict's place in `Verdict::ALL`.
@@ -173,40 +174,25 @@ fn verdict_number(verdict: Verdict) -> u8 {
 impl Judged {
     fn with_capacity(rows: usize) -> Self {
         Self {
-            billing_times: Vec::with_capacity(rows),
             clamped: Vec::with_capacity(rows),
             verdicts: Vec::with_capacity(rows),
-            currencies: Vec::with_capacity(rows),
-            models: Vec::with_capacity(rows),
-            versions: Vec::with_capacity(rows),
+            prices: Vec::with_capacity(rows),
             costs: Vec::with_capacity(rows),
-            repeats: Vec::with_capacity(rows),
+            repeats: StringBuilder::with_capacity(rows, 0),
         }
     }
 
-    fn push(&mut self, at: Timestamp, clamped: bool, verdict: Verdict, price: PriceKey, cost: i64) {
-        self.billing_times.push(at.0);
-        self.clamped.push(clamped);
-        self.verdicts.push(verdict.as_str());
-        self.currencies.push(price.currency);
-        self.models.push(price.model);
-        self.versions.push(i64::from(price.version));
-        self.costs.push(cost);
-    }
-
-    /// The silver rows of the chunk: what is new here, the rest as archived.
-    fn silver(self, bronze: &RecordBatch) -> Result<RecordBatch, Error> {
-        let times = TimestampMicrosecondArray::from(self.billing_times).with_timezone("UTC");
-        let currencies = StringArray::from_iter_values(self.currencies.iter().map(Currency::as_str));
+    /// The silver rows of the chunk, under the shard's price keys: what is new here, the rest as archived.
+    fn silver(mut self, bronze: &RecordBatch, keys: &[PriceKey]) -> Result<RecordBatch, Error> {
+        let versions = |price: &u32| keys.get(*price as usize).map_or(0, |key| i64::from(key.version));
         let mut new: Vec<(&str, ArrayRef)> = vec![
-            ("billing_time", Arc::new(times)),
+            ("price_version", Arc::new(self.prices.iter().map(versions).collect::<Int64Array>())),
+            ("verdict", words::coded(&self.verdicts, Verdict::ALL.iter().map(|v| v.as_str()))?),
+            ("currency", words::coded(&self.prices, keys.iter().map(|k| k.currency.as_str()))?),
+            ("price_model", words::coded(&self.prices, keys.iter().map(|k| k.model))?),
             ("clamped", Arc::new(BooleanArray::from(self.clamped))),
-            ("verdict", Arc::new(StringArray::from(self.verdicts))),
-            ("currency", Arc::new(currencies)),
-            ("price_model", Arc::new(StringArray::from(self.models))),
-            ("price_version", Arc::new(Int64Array::from(self.versions))),
             ("cost_nanos", Arc::new(Int64Array::from(self.costs))),
-            ("repeat_of", Arc::new(StringArray::from(self.repeats))),
+            ("repeat_of", Arc::new(self.repeats.finish())),
         ];
         let (mut fields, mut columns) = (Vec::new(), Vec::new());
         for field in SILVER_EVENTS.file_schema().fields() {

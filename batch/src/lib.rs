@@ -42,6 +42,7 @@ mod publish;
 mod ready;
 mod runs;
 mod settings;
+mod since;
 mod snapshot;
 mod source;
 mod stage;

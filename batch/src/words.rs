@@ -11,8 +11,8 @@ use crate::error::Error;
 use crate::source::column;
 
 /// The columns of bronze read so.
-pub(crate) const COLUMNS: [&str; 7] =
-    ["event_type", "ad_id", "campaign_id", "country", "device_type", "currency", "user_agent"];
+pub(crate) const COLUMNS: [&str; 8] =
+    ["event_type", "ad_id", "campaign_id", "country", "device_type", "currency", "region", "user_agent"];
 
 /// A column of words.
 pub(crate) type Coded = DictionaryArray<Int32Type>;
@@ -47,6 +47,18 @@ impl<'a> Words<'a> {
     pub(crate) fn get(&self, row: usize) -> &'a str {
         self.code(row).map_or("", |code| self.words.value(code))
     }
+}
+
+/// A column from its words and each row's number.
+///
+/// # Errors
+/// When a number is none of a word.
+pub(crate) fn coded<'a, N: Copy + TryInto<i32>>(
+    codes: &[N],
+    words: impl Iterator<Item = &'a str>,
+) -> Result<ArrayRef, Error> {
+    let codes: Int32Array = codes.iter().map(|code| (*code).try_into().unwrap_or(i32::MAX)).collect::<Vec<_>>().into();
+    Ok(Arc::new(Coded::try_new(codes, Arc::new(StringArray::from_iter_values(words)))?))
 }
 
 /// Puts column `name` of all batches under one numbering.

@@ -182,17 +182,19 @@ fn is_of(batch: &RecordBatch, def: &TableDef) -> bool {
 fn properties(def: &TableDef) -> Result<WriterProperties, Error> {
     let level = if def.append_only { ZSTD_LEVEL } else { DERIVED_ZSTD_LEVEL };
     let level = ZstdLevel::try_new(level).map_err(|e| Error::arrow("choosing a compression", e))?;
-    // In the order of a hash every chunk holds everything: bounds tell a reader nothing.
     let by_hash = [BRONZE_EVENTS.name, SILVER_EVENTS.name].contains(&def.name);
     let mut builder = WriterProperties::builder()
         .set_created_by(CREATED_BY.to_owned())
         .set_compression(Compression::ZSTD(level))
-        .set_statistics_enabled(if by_hash { EnabledStatistics::None } else { EnabledStatistics::Chunk })
+        .set_statistics_enabled(EnabledStatistics::None)
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS));
     for column in def.columns.iter().filter(|c| c.name != PARTITION_COLUMN) {
         let path = || ColumnPath::from(column.name);
         if def.stats.contains(&column.name) {
             builder = builder.set_column_statistics_enabled(path(), EnabledStatistics::Page);
+        } else if def.sort.first() == Some(&column.name) {
+            // Bounds of what the rows are ordered by; any other column has nearly everything in every chunk.
+            builder = builder.set_column_statistics_enabled(path(), EnabledStatistics::Chunk);
         }
         let is_stated = column.kind == ColumnType::Long && def.stats.contains(&column.name);
         if is_stated || column.kind == ColumnType::Time {
