@@ -32,7 +32,8 @@ pub(crate) type Place = (u32, u32);
 /// A click that may decide a verdict of the day, if its id is its own.
 pub(crate) struct Linked {
     key: CompactString,
-    order: ArchiveOrder,
+    /// When it was accepted.
+    pub(crate) order: ArchiveOrder,
     id: CompactString,
     id_hash: i64,
     place: Place,
@@ -42,6 +43,11 @@ impl Linked {
     /// The file it stands in, by its place among all.
     pub(crate) fn file(&self) -> usize {
         self.place.0 as usize
+    }
+
+    /// Its chain's key, when it was accepted, and its id.
+    pub(crate) fn into_parts(self) -> (CompactString, ArchiveOrder, CompactString) {
+        (self.key, self.order, self.id)
     }
 }
 

@@ -125,7 +125,7 @@ pub async fn recompute(
     let previous = runs.of(day).await?.pop();
     if let Some(last) = previous.as_ref()
         && !request.force
-        && is_same_work(last, &snapshot, deps, settings).await?
+        && is_same_work(last, &snapshot, deps, settings).await
     {
         let (record, shadow) = (last.clone(), request.dry_run.then(|| Shadow::unchanged(last)));
         return Ok(Outcome { status: Status::Unchanged, published: false, record, previous, shadow });
@@ -194,16 +194,20 @@ pub async fn backfill(
 }
 
 /// Whether the last run decided by the same rules on what this one would read, as far as it can tell.
-async fn is_same_work(last: &RunRecord, snapshot: &Snapshot, deps: &Deps, settings: &Settings) -> Result<bool, Error> {
+async fn is_same_work(last: &RunRecord, snapshot: &Snapshot, deps: &Deps, settings: &Settings) -> bool {
     let same_rules = last.code_version == CODE_VERSION
         && last.counting == *deps.counting
         && last.price_book_version == deps.prices.version;
     match last.inputs.get(BRONZE_EVENTS.name) {
         Some(before) if same_rules && *before != snapshot.events.version() => {
             let store = deps.root.store();
-            Ok(!since::may_change(snapshot, *before, last.day, &store, &deps.counting, settings).await?)
+            let changed = since::may_change(snapshot, *before, last.day, &store, &deps.counting, settings).await;
+            !changed.unwrap_or_else(|error| {
+                tracing::info!(%error, day = %last.day, "cannot tell what came since the last run: computing the day");
+                true
+            })
         }
-        before => Ok(same_rules && before.is_some()),
+        before => same_rules && before.is_some(),
     }
 }
 
