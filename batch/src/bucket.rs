@@ -19,8 +19,11 @@ use crate::hashes::{Hit, Layout, bucket_of};
 use crate::invalid;
 use crate::source::{Rows, Source, column};
 use crate::standing::{Claim, judge_ids};
+use crate::words;
 
-/// The columns of bronze that judging needs, `user_agent` apart.
+/// Only read to tell robots.
+const AGENT: &str = "user_agent";
+/// The columns of bronze that judging needs, [`AGENT`] apart.
 const COLUMNS: [&str; 19] = [
     "id_hash",
     "event_id",
@@ -111,6 +114,10 @@ pub(crate) fn read(inputs: &Inputs, bucket: u32) -> Result<Bucket, Error> {
             None => return Err(Error::Internal("a file of the day was not scanned".to_owned())),
         }
     }
+    let mut batches: Vec<&mut RecordBatch> = runs.iter_mut().map(|r| &mut r.batch).collect();
+    for name in words::COLUMNS.into_iter().filter(|name| *name != AGENT) {
+        words::unite(&mut batches, name)?;
+    }
     let mut keys = keys(&runs, bucket, inputs.buckets)?;
     let foreign = read_foreign(inputs, bucket)?;
     let standings = resolve(&runs, &mut keys, &foreign)?;
@@ -126,19 +133,21 @@ fn read_runs(
     repeats: &[Repeat],
     runs: &mut Vec<Run>,
 ) -> Result<(), Error> {
-    let columns = [&COLUMNS[..], &["user_agent"]].concat();
+    let columns = [&COLUMNS[..], &[AGENT]].concat();
     let mut row = first;
-    for batch in source.with_dictionary("user_agent")?.read(&columns, rows)? {
+    for batch in source.with_dictionaries(&words::COLUMNS)?.read(&columns, rows)? {
         let mut batch = batch?;
         let invalid = invalid::judge(&batch, &inputs.counting)?;
-        let agent = batch.schema_ref().index_of("user_agent")?;
+        let agent = batch.schema_ref().index_of(AGENT)?;
         batch.remove_column(agent);
-        let repeated = |r: u64| {
-            let at = repeats.binary_search_by_key(&u32::try_from(r).ok()?, |(row, _)| *row).ok()?;
-            repeats.get(at).map(|(_, id)| id.clone())
-        };
         let end = row + batch.num_rows() as u64;
-        runs.push(Run { batch, invalid, repeats: (row..end).map(repeated).collect() });
+        let mut repeated = vec![None; batch.num_rows()];
+        let from = repeats.partition_point(|(r, _)| u64::from(*r) < row);
+        for (r, id) in repeats.iter().skip(from).take_while(|(r, _)| u64::from(*r) < end) {
+            let place = usize::try_from(u64::from(*r) - row).ok().and_then(|at| repeated.get_mut(at));
+            place.into_iter().for_each(|place| *place = Some(id.clone()));
+        }
+        runs.push(Run { batch, invalid, repeats: repeated });
         row = end;
     }
     Ok(())

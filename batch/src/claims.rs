@@ -11,12 +11,13 @@ use crate::error::Error;
 use crate::invalid::captured;
 use crate::source::{Rows, Source, column};
 use crate::standing::Claim;
+use crate::words::Words;
 
 /// The columns a claim is made of.
 pub(crate) const COLUMNS: [&str; 7] =
     ["event_id", "ingest_time", "invalid", "fingerprint", "region", "partition", "position"];
 
-/// The columns of a batch that say who claims what and when.
+/// The columns of a batch (its `region` by dictionary) that say who claims what and when.
 pub(crate) struct ClaimColumns<'a> {
     ids: &'a StringArray,
     ingest: &'a TimestampMicrosecondArray,
@@ -26,7 +27,7 @@ pub(crate) struct ClaimColumns<'a> {
 }
 
 struct OrderColumns<'a> {
-    regions: &'a StringArray,
+    regions: Words<'a>,
     partitions: &'a Int32Array,
     positions: &'a Int64Array,
 }
@@ -40,7 +41,7 @@ impl<'a> ClaimColumns<'a> {
             invalid: column(batch, "invalid")?,
             fingerprints: column(batch, "fingerprint")?,
             orders: OrderColumns {
-                regions: column(batch, "region")?,
+                regions: Words::of(batch, "region")?,
                 partitions: column(batch, "partition")?,
                 positions: column(batch, "position")?,
             },
@@ -54,7 +55,7 @@ impl<'a> ClaimColumns<'a> {
 
     /// Where a row stands in the archive.
     pub(crate) fn order(&self, row: usize) -> Result<ArchiveOrder, Error> {
-        let region = self.orders.regions.value(row);
+        let region = self.orders.regions.get(row);
         let number = |n: i64| u64::try_from(n).map_err(|_| Error::Corrupt(format!("{n} is not a log position")));
         let partition = self.orders.partitions.value(row);
         Ok(ArchiveOrder {
@@ -85,7 +86,7 @@ impl<'a> ClaimColumns<'a> {
 pub(crate) fn read(source: &Source, rows: &[u32]) -> Result<Vec<Claim<u32>>, Error> {
     let mut claims = Vec::with_capacity(rows.len());
     let mut tags = rows.iter();
-    for batch in source.read(&COLUMNS, Rows::These(rows))? {
+    for batch in source.with_dictionaries(&["region"])?.read(&COLUMNS, Rows::These(rows))? {
         let batch = batch?;
         let columns = ClaimColumns::of(&batch)?;
         for (row, tag) in (0..batch.num_rows()).zip(tags.by_ref()) {

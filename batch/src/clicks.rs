@@ -32,10 +32,23 @@ pub(crate) type Place = (u32, u32);
 /// A click that may decide a verdict of the day, if its id is its own.
 pub(crate) struct Linked {
     key: CompactString,
-    order: ArchiveOrder,
+    /// When it was accepted.
+    pub(crate) order: ArchiveOrder,
     id: CompactString,
     id_hash: i64,
     place: Place,
+}
+
+impl Linked {
+    /// The file it stands in, by its place among all.
+    pub(crate) fn file(&self) -> usize {
+        self.place.0 as usize
+    }
+
+    /// Its chain's key, when it was accepted, and its id.
+    pub(crate) fn into_parts(self) -> (CompactString, ArchiveOrder, CompactString) {
+        (self.key, self.order, self.id)
+    }
 }
 
 /// The files in which clicks are looked for.
@@ -179,7 +192,7 @@ async fn read_linked(
         columns.extend(key_columns(&counting));
         columns.extend(invalid::COLUMNS.iter().chain(&claims::COLUMNS));
         let (mut clicks, mut places) = (Vec::new(), rows.iter());
-        for batch in source.with_dictionary("user_agent")?.read(&columns, Rows::These(&rows))? {
+        for batch in source.with_dictionaries(&["user_agent", "region"])?.read(&columns, Rows::These(&rows))? {
             let batch = batch?;
             let judged = invalid::judge(&batch, &counting)?;
             let keys = ChainKeys::of(&batch, &counting)?;

@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::RecordBatch;
 use lake::file::{EncodedFile, NewFile, ParquetFile};
+use lake::table::DataFile;
 use lake::tables::{GOLD_AD_MINUTE, GOLD_BILLING_DAY, GOLD_CAMPAIGN_HOUR, GOLD_PROOF_BLOCKS, SILVER_EVENTS, TableDef};
 use object_store::ObjectStore;
 use shared::merkle::Root;
 use shared::time::{HOUR, Timestamp};
+use shared::verdict::Counting;
 
 use crate::bucket::{self, Inputs};
 use crate::clicks::{self, Files};
@@ -95,8 +97,8 @@ async fn find(
     let (workers, memory) = (workshop.workers, workshop.memory / 2);
     let ours = snapshot::open(store, &snapshot.ours, workers).await?;
     let others: Vec<Source> = snapshot.others.iter().map(|f| Source::new(store, f)).collect();
-    let files =
-        Files { near: near(snapshot, rules), ours: ours.len(), all: ours.iter().chain(&others).cloned().collect() };
+    let near = near(&snapshot.ours, &snapshot.others, &rules.counting);
+    let files = Files { near, ours: ours.len(), all: ours.iter().chain(&others).cloned().collect() };
     workshop.report.step(Step::FindClicks, 0, 1);
     let linked = clicks::find(&files, &rules.counting, workers, memory).await?;
     workshop.report.step(Step::FindDuplicates, 0, 1);
@@ -109,15 +111,14 @@ async fn find(
     Ok(Inputs { ours, layouts, repeats, others, foreign, buckets, counting })
 }
 
-/// The other files (by their place among all) that may hold a click near one of the day's.
-fn near(snapshot: &Snapshot, rules: &Rules) -> Vec<usize> {
-    let bounds = snapshot.ours.iter().map(|f| f.ingest_time().unwrap_or((Timestamp::MIN, Timestamp::MAX)));
-    let Some(ours) = bounds.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))) else { return Vec::new() };
-    let reach = clicks::reach(ours, &rules.counting);
+/// The other files (by their place among all, the day's before them) that may hold a click near one of the day's.
+pub(crate) fn near(ours: &[DataFile], others: &[DataFile], counting: &Counting) -> Vec<usize> {
+    let bounds = ours.iter().map(|f| f.ingest_time().unwrap_or((Timestamp::MIN, Timestamp::MAX)));
+    let Some(bounds) = bounds.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))) else { return Vec::new() };
+    let reach = clicks::reach(bounds, counting);
     let overlaps = |(low, high): (Timestamp, Timestamp)| low <= reach.1 && high >= reach.0;
-    let first = snapshot.ours.len();
-    let near = snapshot.others.iter().enumerate().filter(|(_, f)| f.ingest_time().is_none_or(overlaps));
-    near.map(|(i, _)| first + i).collect()
+    let near = others.iter().enumerate().filter(|(_, f)| f.ingest_time().is_none_or(overlaps));
+    near.map(|(i, _)| ours.len() + i).collect()
 }
 
 /// Judges every bucket: the facts, and the silver files by bucket, in order; leaves go to the stage.

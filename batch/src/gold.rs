@@ -5,6 +5,7 @@
 //! Users are told apart by the 64-bit hash that the sketch takes; two of a day's 20 million users share one with a
 //! chance of about 1 in 100,000.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use shared::money::Overflow;
@@ -72,15 +73,16 @@ pub(crate) fn hour(names: &Names, mut input: HourInput, memory: u64) -> Result<H
     let (ads, campaigns) = (names.ads.len() as u64, names.campaigns.len() as u64);
     let round_of = |value: u64, of: u64| value * rounds / of.max(1);
     let mut gold = HourGold::default();
+    // Mostly one round is enough, and one reading.
+    let whole = if rounds == 1 { Some(input.load(1, |_| true)?) } else { None };
     for round in 0..rounds {
-        let facts = input.load(|f| is_billable(f) && round_of(u64::from(f.minute), 60) == round)?;
-        minutes(names, &facts, &mut gold.minutes)?;
-        drop(facts);
-        let facts = input.load(|f| is_billable(f) && round_of(u64::from(campaign(names, f)), campaigns) == round)?;
-        campaign_hours(names, &facts, &mut gold.campaigns)?;
-        drop(facts);
-        let facts = input.load(|f| round_of(u64::from(f.ad), ads) == round)?;
-        billing(&facts, &mut gold.billing)?;
+        let mut part = |of: &dyn Fn(&Fact) -> u64| match &whole {
+            Some(facts) => Ok(Cow::Borrowed(facts.as_slice())),
+            None => input.load(rounds, |f| of(f) == round).map(Cow::Owned),
+        };
+        minutes(names, &part(&|f| round_of(u64::from(f.minute), 60))?, &mut gold.minutes)?;
+        campaign_hours(names, &part(&|f| round_of(u64::from(campaign(names, f)), campaigns))?, &mut gold.campaigns)?;
+        billing(&part(&|f| round_of(u64::from(f.ad), ads))?, &mut gold.billing)?;
     }
     Ok(gold)
 }
@@ -100,7 +102,7 @@ fn currency(names: &Names, fact: &Fact) -> u32 {
 fn minutes(names: &Names, facts: &[Fact], rows: &mut Vec<AdMinute>) -> Result<(), Error> {
     // 6 bits of minute, 32 of ad, 15 of currency: there are fewer than 2^15 currency codes.
     let key = |f: &Fact| u64::from(f.minute) << 47 | u64::from(f.ad) << 15 | u64::from(currency(names, f));
-    for group in ordered(facts, key).chunk_by(|a, b| a.0 == b.0) {
+    for group in ordered(facts.iter().filter(|f| is_billable(f)), key).chunk_by(|a, b| a.0 == b.0) {
         let Some((_, first)) = group.first() else { continue };
         let counts = sum(group.iter().map(|(_, fact)| *fact))?;
         rows.push(AdMinute { minute: first.minute, ad: first.ad, currency: currency(names, first), counts });
@@ -114,7 +116,7 @@ fn campaign_hours(names: &Names, facts: &[Fact], rows: &mut Vec<CampaignHour>) -
         let place = u64::from(u16::from_be_bytes(f.country)) << 18 | u64::from(f.device) << 15;
         (u64::from(campaign(names, f)) << 34 | place | u64::from(currency(names, f)), f.user)
     };
-    for group in ordered(facts, key).chunk_by(|a, b| a.0.0 == b.0.0) {
+    for group in ordered(facts.iter().filter(|f| is_billable(f)), key).chunk_by(|a, b| a.0.0 == b.0.0) {
         let Some((_, first)) = group.first() else { continue };
         let (mut sketch, mut uniques, mut last) = (Sketch::new(), 0, None);
         for user in group.iter().filter_map(|(_, fact)| fact.user) {
@@ -139,7 +141,7 @@ fn campaign_hours(names: &Names, facts: &[Fact], rows: &mut Vec<CampaignHour>) -
 
 fn billing(facts: &[Fact], rows: &mut Vec<(u64, Billing)>) -> Result<(), Error> {
     let key = |f: &Fact| u64::from(f.ad) << 32 | u64::from(f.price);
-    for group in ordered(facts, key).chunk_by(|a, b| a.0 == b.0) {
+    for group in ordered(facts.iter(), key).chunk_by(|a, b| a.0 == b.0) {
         let Some((key, _)) = group.first() else { continue };
         let facts = group.iter().map(|(_, fact)| *fact);
         let mut line = Billing { counts: sum(facts.clone().filter(|f| is_billable(f)))?, ..Billing::default() };
@@ -153,8 +155,8 @@ fn billing(facts: &[Fact], rows: &mut Vec<(u64, Billing)>) -> Result<(), Error> 
 }
 
 /// The facts by their keys.
-fn ordered<K: Ord + Copy>(facts: &[Fact], key: impl Fn(&Fact) -> K) -> Vec<(K, &Fact)> {
-    let mut keyed: Vec<(K, &Fact)> = facts.iter().map(|f| (key(f), f)).collect();
+fn ordered<'a, K: Ord + Copy>(facts: impl Iterator<Item = &'a Fact>, key: impl Fn(&Fact) -> K) -> Vec<(K, &'a Fact)> {
+    let mut keyed: Vec<(K, &Fact)> = facts.map(|f| (key(f), f)).collect();
     keyed.sort_unstable_by_key(|(key, _)| *key);
     keyed
 }

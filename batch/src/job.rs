@@ -34,12 +34,13 @@ use crate::publish::Target;
 use crate::ready;
 use crate::runs::Runs;
 use crate::settings::Settings;
+use crate::since;
 use crate::snapshot::Snapshot;
 use crate::stage::Stage;
 use crate::whatif::{self, Shadow};
 
 /// The version of the computation: raise it when the same inputs give other bytes.
-pub const CODE_VERSION: u32 = 3;
+pub const CODE_VERSION: u32 = 4;
 
 /// What a run works on.
 #[derive(Clone)]
@@ -122,7 +123,10 @@ pub async fn recompute(
     let covered = ready::check(deps, settings, &snapshot, day, request.force).await?;
     let runs = Runs::open(&deps.root).await?;
     let previous = runs.of(day).await?.pop();
-    if let Some(last) = previous.as_ref().filter(|last| !request.force && is_same_work(last, &snapshot, deps)) {
+    if let Some(last) = previous.as_ref()
+        && !request.force
+        && is_same_work(last, &snapshot, deps, settings).await
+    {
         let (record, shadow) = (last.clone(), request.dry_run.then(|| Shadow::unchanged(last)));
         return Ok(Outcome { status: Status::Unchanged, published: false, record, previous, shadow });
     }
@@ -189,12 +193,22 @@ pub async fn backfill(
     Ok(outcomes)
 }
 
-/// Whether the last run read exactly what this one would.
-fn is_same_work(last: &RunRecord, snapshot: &Snapshot, deps: &Deps) -> bool {
-    last.code_version == CODE_VERSION
-        && last.inputs.get(BRONZE_EVENTS.name) == Some(&snapshot.events.version())
+/// Whether the last run decided by the same rules on what this one would read, as far as it can tell.
+async fn is_same_work(last: &RunRecord, snapshot: &Snapshot, deps: &Deps, settings: &Settings) -> bool {
+    let same_rules = last.code_version == CODE_VERSION
         && last.counting == *deps.counting
-        && last.price_book_version == deps.prices.version
+        && last.price_book_version == deps.prices.version;
+    match last.inputs.get(BRONZE_EVENTS.name) {
+        Some(before) if same_rules && *before != snapshot.events.version() => {
+            let store = deps.root.store();
+            let changed = since::may_change(snapshot, *before, last.day, &store, &deps.counting, settings).await;
+            !changed.unwrap_or_else(|error| {
+                tracing::info!(%error, day = %last.day, "cannot tell what came since the last run: computing the day");
+                true
+            })
+        }
+        before => same_rules && before.is_some(),
+    }
 }
 
 /// What balanced.

@@ -5,26 +5,28 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use arrow::compute::interleave_record_batch;
+use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, StringBuilder};
+use arrow::compute::interleave;
+use arrow::datatypes::{DataType, Field, Schema};
 use lake::tables::SILVER_EVENTS;
-use shared::billed::Billed;
 use shared::event::EventKind;
-use shared::money::Currency;
 use shared::price::PriceBook;
 use shared::sketch::Sketch;
-use shared::time::{Day, HOUR, MINUTE, Timestamp};
+use shared::time::{Day, HOUR, MINUTE};
 use shared::verdict::{Counting, IdStanding, InvalidCode, Verdict};
 
-use crate::bucket::{Bucket, Key};
+use crate::bucket::{Bucket, Key, Run};
+use crate::columns::{Columns, Meanings};
 use crate::error::Error;
-use crate::facts::{DEVICES, Fact, Shard};
+use crate::facts::{Fact, Shard};
 use crate::leaves::Leaves;
 use crate::prices::PriceKey;
-use crate::source::column;
+use crate::words;
 
 /// Rows judged and written at once.
 const CHUNK_ROWS: usize = 16 * 1024;
+/// The columns of a run that only its claims on ids need.
+const ONLY_CLAIMED: [&str; 3] = ["id_hash", "invalid", "fingerprint"];
 /// Event types by their number in a [`Fact`].
 pub(crate) const KINDS: [EventKind; 3] = [EventKind::Impression, EventKind::Click, EventKind::Conversion];
 
@@ -58,55 +60,82 @@ impl Judge<'_> {
         bucket: &Bucket,
         mut write: impl FnMut(&RecordBatch) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let runs: Vec<&RecordBatch> = bucket.runs.iter().map(|r| &r.batch).collect();
+        let Some(first) = bucket.runs.first() else { return Ok(()) };
+        let mut meanings = Meanings::of(&first.batch)?;
         for (keys, standings) in bucket.keys.chunks(CHUNK_ROWS).zip(bucket.standings.chunks(CHUNK_ROWS)) {
             let places: Vec<(usize, usize)> = keys.iter().map(|k| (k.run as usize, k.row as usize)).collect();
-            let rows = interleave_record_batch(&runs, &places)?;
+            let rows = gather(&bucket.runs, &places)?;
             let mut judged = Judged::with_capacity(keys.len());
             let columns = Columns::of(&rows)?;
             for (row, (key, standing)) in keys.iter().zip(standings).enumerate() {
                 let (invalid, repeats) = what_is_known(bucket, *key)?;
-                self.row(&columns, row, Known { invalid, standing: *standing, repeats }, &mut judged)?;
+                self.row(&columns, &mut meanings, row, Known { invalid, standing: *standing, repeats }, &mut judged)?;
             }
-            write(&judged.silver(&rows)?)?;
+            write(&judged.silver(&rows, &self.shard.prices.keys)?)?;
         }
         Ok(())
     }
 
-    fn row(&mut self, columns: &Columns<'_>, row: usize, known: Known<'_>, judged: &mut Judged) -> Result<(), Error> {
+    fn row(
+        &mut self,
+        columns: &Columns<'_>,
+        meanings: &mut Meanings,
+        row: usize,
+        known: Known<'_>,
+        judged: &mut Judged,
+    ) -> Result<(), Error> {
         let (rules, shard) = (self.rules, &mut *self.shard);
         let (at, clamped) = columns.billing_time(rules, row)?;
-        let (number, kind) = columns.kind(row)?;
+        let (number, kind) = columns.kind(meanings, row)?;
         let verdict = rules.counting.verdict(known.invalid, known.standing, known.repeats.is_some());
-        let reported = columns.reported_currency(row)?;
-        let (ad, campaign) = shard.ad(columns.ads.value(row), columns.campaigns.value(row))?;
+        let reported = columns.reported_currency(meanings, row);
+        let (ad, campaign) = columns.ad(meanings, shard, row)?;
         let found = shard.prices.in_force(campaign, at, reported)?;
-        let micros = (!columns.costs.is_null(row)).then(|| columns.costs.value(row));
         let billed = verdict == Verdict::Billable;
         let cost = if billed {
-            let what = || format!("the cost of event {}", columns.ids.value(row));
-            found.price.cost(kind, micros, reported).map_err(|e| Error::overflow(what())(e))?.nanos
+            let what = || format!("the cost of event {}", columns.id(row));
+            found
+                .price
+                .cost(kind, columns.reported_micros(row), reported)
+                .map_err(|e| Error::overflow(what())(e))?
+                .nanos
         } else {
             0
         };
         let leaf = || columns.billed(row, at, found.key, cost, rules.counting.rules_version);
         self.leaves.next_row(billed.then(leaf).as_ref())?;
-        judged.push(at, clamped, verdict, found.key, cost);
-        judged.repeats.push(known.repeats.filter(|_| verdict == Verdict::RepeatClick).map(str::to_owned));
+        judged.clamped.push(clamped);
+        judged.verdicts.push(verdict_number(verdict));
+        judged.prices.push(found.number);
+        judged.costs.push(cost);
+        judged.repeats.append_option(known.repeats.filter(|_| verdict == Verdict::RepeatClick));
         let fact = Fact {
-            user: (!columns.users.is_null(row)).then(|| Sketch::hash(columns.users.value(row))),
+            user: columns.user(row).map(Sketch::hash),
             cost,
             ad,
             price: found.number,
             minute: u8::try_from(at.0.rem_euclid(HOUR) / MINUTE).unwrap_or(0),
             kind: number,
             verdict: verdict_number(verdict),
-            device: columns.device(row)?,
-            country: columns.country(row)?,
+            device: columns.device(meanings, row)?,
+            country: columns.country(meanings, row)?,
         };
         let hour = at.since(rules.day.start()) / HOUR;
         shard.add(usize::try_from(hour).unwrap_or(0), fact)
     }
+}
+
+/// The columns that judging and silver take from the rows at `places` of the runs.
+fn gather(runs: &[Run], places: &[(usize, usize)]) -> Result<RecordBatch, Error> {
+    let schema = runs.first().map(|r| r.batch.schema()).unwrap_or_else(|| Arc::new(Schema::empty()));
+    let (mut fields, mut columns) = (Vec::new(), Vec::new());
+    for (i, field) in schema.fields().iter().enumerate().filter(|(_, f)| !ONLY_CLAIMED.contains(&f.name().as_str())) {
+        let parts: Vec<&dyn Array> = runs.iter().map(|r| r.batch.column(i).as_ref()).collect();
+        let is_coded = matches!(field.data_type(), DataType::Dictionary(_, _));
+        columns.push(if is_coded { words::gather(&parts, places)? } else { interleave(&parts, places)? });
+        fields.push(field.clone());
+    }
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
 fn what_is_known(bucket: &Bucket, key: Key) -> Result<(Option<InvalidCode>, Option<&str>), Error> {
@@ -126,108 +155,15 @@ struct Known<'a> {
     repeats: Option<&'a str>,
 }
 
-/// The columns of a chunk that decide.
-struct Columns<'a> {
-    ids: &'a StringArray,
-    kinds: &'a StringArray,
-    event_times: &'a TimestampMicrosecondArray,
-    ingest_times: &'a TimestampMicrosecondArray,
-    billing_times: &'a TimestampMicrosecondArray,
-    ads: &'a StringArray,
-    campaigns: &'a StringArray,
-    users: &'a StringArray,
-    countries: &'a StringArray,
-    devices: &'a StringArray,
-    costs: &'a Int64Array,
-    currencies: &'a StringArray,
-}
-
 /// What is found out about the rows of a chunk.
 struct Judged {
-    billing_times: Vec<i64>,
     clamped: Vec<bool>,
-    verdicts: Vec<&'static str>,
-    currencies: Vec<Currency>,
-    models: Vec<&'static str>,
-    versions: Vec<i64>,
+    /// Places in `Verdict::ALL`.
+    verdicts: Vec<u8>,
+    /// Numbers of price keys.
+    prices: Vec<u32>,
     costs: Vec<i64>,
-    repeats: Vec<Option<String>>,
-}
-
-impl<'a> Columns<'a> {
-    fn of(batch: &'a RecordBatch) -> Result<Self, Error> {
-        Ok(Self {
-            ids: column(batch, "event_id")?,
-            kinds: column(batch, "event_type")?,
-            event_times: column(batch, "event_time")?,
-            ingest_times: column(batch, "ingest_time")?,
-            billing_times: column(batch, "billing_time")?,
-            ads: column(batch, "ad_id")?,
-            campaigns: column(batch, "campaign_id")?,
-            users: column(batch, "user_pseudo_id")?,
-            countries: column(batch, "country")?,
-            devices: column(batch, "device_type")?,
-            costs: column(batch, "cost_micros")?,
-            currencies: column(batch, "currency")?,
-        })
-    }
-
-    fn kind(&self, row: usize) -> Result<(u8, EventKind), Error> {
-        let kind = self.kinds.value(row);
-        let found = (0_u8..).zip(KINDS).find(|(_, k)| k.as_str() == kind);
-        found.ok_or_else(|| Error::Corrupt(format!("{kind:?} is not an event type")))
-    }
-
-    fn billed(&self, row: usize, at: Timestamp, price: PriceKey, cost_nanos: i64, rules_version: u32) -> Billed<'_> {
-        Billed {
-            event_id: self.ids.value(row),
-            event_type: self.kinds.value(row),
-            campaign_id: self.campaigns.value(row),
-            ad_id: self.ads.value(row),
-            billing_time: at,
-            currency: price.currency,
-            price_model: price.model,
-            price_version: i64::from(price.version),
-            cost_nanos,
-            rules_version,
-        }
-    }
-
-    fn billing_time(&self, rules: &Rules, row: usize) -> Result<(Timestamp, bool), Error> {
-        let (event, ingest) = (Timestamp(self.event_times.value(row)), Timestamp(self.ingest_times.value(row)));
-        let billing = rules.counting.billing_time(event, ingest);
-        let (id, archived) = (self.ids.value(row), Timestamp(self.billing_times.value(row)));
-        if billing.at != archived {
-            return Err(Error::Invalid(format!(
-                "event {id} was archived to bill at {archived}, by these rules it bills at {}: \
-                 use the bounds the archive was written with",
-                billing.at
-            )));
-        }
-        if billing.at.day() != rules.day {
-            return Err(Error::Corrupt(format!("event {id} bills at {archived} and is stored under {}", rules.day)));
-        }
-        Ok((billing.at, billing.clamped))
-    }
-
-    fn reported_currency(&self, row: usize) -> Result<Option<Currency>, Error> {
-        if self.currencies.is_null(row) {
-            return Ok(None);
-        }
-        let text = self.currencies.value(row);
-        Currency::parse(text).map(Some).ok_or_else(|| Error::Corrupt(format!("{text:?} is not a currency")))
-    }
-
-    fn device(&self, row: usize) -> Result<u8, Error> {
-        let device = self.devices.value(row);
-        let found = (0_u8..).zip(DEVICES).find(|(_, d)| *d == device).map(|(number, _)| number);
-        found.ok_or_else(|| Error::Corrupt(format!("{device:?} is not a device type")))
-    }
-
-    fn country(&self, row: usize) -> Result<[u8; 2], Error> {
-        let country = self.countries.value(row);
-        country.as_bytes().try_into().map_err(|_| Error::Corrupt(format!("{country:?} is not a country")))
-    }
+    repeats: StringBuilder,
 }
 
 /// A verdict's place in `Verdict::ALL`.
@@ -238,48 +174,34 @@ fn verdict_number(verdict: Verdict) -> u8 {
 impl Judged {
     fn with_capacity(rows: usize) -> Self {
         Self {
-            billing_times: Vec::with_capacity(rows),
             clamped: Vec::with_capacity(rows),
             verdicts: Vec::with_capacity(rows),
-            currencies: Vec::with_capacity(rows),
-            models: Vec::with_capacity(rows),
-            versions: Vec::with_capacity(rows),
+            prices: Vec::with_capacity(rows),
             costs: Vec::with_capacity(rows),
-            repeats: Vec::with_capacity(rows),
+            repeats: StringBuilder::with_capacity(rows, 0),
         }
     }
 
-    fn push(&mut self, at: Timestamp, clamped: bool, verdict: Verdict, price: PriceKey, cost: i64) {
-        self.billing_times.push(at.0);
-        self.clamped.push(clamped);
-        self.verdicts.push(verdict.as_str());
-        self.currencies.push(price.currency);
-        self.models.push(price.model);
-        self.versions.push(i64::from(price.version));
-        self.costs.push(cost);
-    }
-
-    /// The silver rows of the chunk: what is new here, the rest as archived.
-    fn silver(self, bronze: &RecordBatch) -> Result<RecordBatch, Error> {
-        let times = TimestampMicrosecondArray::from(self.billing_times).with_timezone("UTC");
-        let currencies = StringArray::from_iter_values(self.currencies.iter().map(Currency::as_str));
+    /// The silver rows of the chunk, under the shard's price keys: what is new here, the rest as archived.
+    fn silver(mut self, bronze: &RecordBatch, keys: &[PriceKey]) -> Result<RecordBatch, Error> {
+        let versions = |price: &u32| keys.get(*price as usize).map_or(0, |key| i64::from(key.version));
         let mut new: Vec<(&str, ArrayRef)> = vec![
-            ("billing_time", Arc::new(times)),
+            ("price_version", Arc::new(self.prices.iter().map(versions).collect::<Int64Array>())),
+            ("verdict", words::coded(&self.verdicts, Verdict::ALL.iter().map(|v| v.as_str()))?),
+            ("currency", words::coded(&self.prices, keys.iter().map(|k| k.currency.as_str()))?),
+            ("price_model", words::coded(&self.prices, keys.iter().map(|k| k.model))?),
             ("clamped", Arc::new(BooleanArray::from(self.clamped))),
-            ("verdict", Arc::new(StringArray::from(self.verdicts))),
-            ("currency", Arc::new(currencies)),
-            ("price_model", Arc::new(StringArray::from(self.models))),
-            ("price_version", Arc::new(Int64Array::from(self.versions))),
             ("cost_nanos", Arc::new(Int64Array::from(self.costs))),
-            ("repeat_of", Arc::new(StringArray::from(self.repeats))),
+            ("repeat_of", Arc::new(self.repeats.finish())),
         ];
-        let schema = SILVER_EVENTS.file_schema();
-        let mut columns = Vec::with_capacity(schema.fields().len());
-        for field in schema.fields() {
+        let (mut fields, mut columns) = (Vec::new(), Vec::new());
+        for field in SILVER_EVENTS.file_schema().fields() {
             let made = new.iter_mut().find(|(name, _)| name == field.name()).map(|(_, column)| column.clone());
             let column = made.or_else(|| bronze.column_by_name(field.name()).cloned());
-            columns.push(column.ok_or_else(|| Error::Corrupt(format!("bronze has no column {}", field.name())))?);
+            let column = column.ok_or_else(|| Error::Corrupt(format!("bronze has no column {}", field.name())))?;
+            fields.push(Field::new(field.name(), column.data_type().clone(), field.is_nullable()));
+            columns.push(column);
         }
-        Ok(RecordBatch::try_new(schema, columns)?)
+        Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
     }
 }

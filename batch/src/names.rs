@@ -83,12 +83,12 @@ impl HourInput {
         self.parts.iter().map(|(facts, _)| facts.len()).sum()
     }
 
-    /// The facts that `keep` wants, under common numbers.
+    /// The facts that `keep` wants, about one of `parts` equal parts, under common numbers.
     ///
     /// # Errors
     /// When a spill file does not read.
-    pub(crate) fn load(&mut self, keep: impl Fn(&Fact) -> bool) -> Result<Vec<Fact>, Error> {
-        let mut kept = Vec::new();
+    pub(crate) fn load(&mut self, parts: u64, keep: impl Fn(&Fact) -> bool) -> Result<Vec<Fact>, Error> {
+        let mut kept = Vec::with_capacity(usize::try_from(self.len() / parts.max(1)).unwrap_or(0));
         for (facts, to) in &mut self.parts {
             let common = |list: &[u32], number: u32| list.get(number as usize).copied().unwrap_or(u32::MAX);
             let read = facts.for_each(|fact| {

@@ -15,6 +15,9 @@ use crate::snapshot::{DEAD_LETTERS_TOPIC, EVENTS_TOPIC, Snapshot};
 use crate::source::{Rows, Source, column};
 use crate::tasks;
 
+/// A log has fewer partitions than this.
+const MAX_PARTITIONS: usize = 1 << 16;
+
 /// A log partition: topic and number.
 type Place = (&'static str, i64);
 
@@ -130,13 +133,25 @@ fn unknown<'a>(
 }
 
 fn tally_events(tallies: &mut BTreeMap<Place, Tally>, file: Source) -> Result<(), Error> {
+    let mut by_partition: Vec<Tally> = Vec::new(); // the whole archive passes here: no search per row
     for batch in file.read(&["partition", "position"], Rows::All)? {
         let batch = batch?;
         let (partitions, positions): (&Int32Array, &Int64Array) =
             (column(&batch, "partition")?, column(&batch, "position")?);
         for (partition, position) in partitions.values().iter().zip(positions.values()) {
-            tallies.entry((EVENTS_TOPIC, i64::from(*partition))).or_default().add(*position);
+            let place = usize::try_from(*partition).unwrap_or(usize::MAX);
+            if place >= by_partition.len() {
+                if place >= MAX_PARTITIONS {
+                    return Err(Error::Corrupt(format!("{partition} is not a log partition")));
+                }
+                by_partition.resize(place + 1, Tally::default());
+            }
+            by_partition.get_mut(place).into_iter().for_each(|tally| tally.add(*position));
         }
+    }
+    for (partition, tally) in (0..).zip(by_partition).filter(|(_, tally)| tally.count > 0) {
+        let sum = tallies.entry((EVENTS_TOPIC, partition)).or_default();
+        *sum = sum.merge(tally);
     }
     Ok(())
 }

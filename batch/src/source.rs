@@ -104,12 +104,12 @@ impl Source {
         StoredFile { store: self.store.clone(), path: self.path.clone(), size: self.size }
     }
 
-    /// The same file with text column `name` read as a dictionary, so that equal values are judged once.
-    pub(crate) fn with_dictionary(&self, name: &str) -> Result<Self, Error> {
+    /// The same file with text columns `names` read as dictionaries, so that equal values are judged once.
+    pub(crate) fn with_dictionaries(&self, names: &[&str]) -> Result<Self, Error> {
         let as_dictionary = |field: &Arc<Field>| {
-            if field.name() == name {
+            if names.contains(&field.name().as_str()) {
                 let kind = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
-                Arc::new(Field::new(name, kind, field.is_nullable()))
+                Arc::new(Field::new(field.name(), kind, field.is_nullable()))
             } else {
                 field.clone()
             }

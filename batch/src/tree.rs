@@ -28,7 +28,6 @@ struct Block {
 /// The tree of a day being built.
 #[derive(Debug, Default)]
 struct Builder {
-    whole: Tree,
     blocks: Vec<Block>,
     last_key: Option<i64>,
 }
@@ -39,7 +38,6 @@ impl Builder {
             return Err(Error::Internal("the leaves of two buckets are out of order".to_owned()));
         }
         self.last_key = Some(leaf.key);
-        self.whole.push(leaf.hash);
         match self.blocks.last_mut().filter(|b| b.tree.leaves() < BLOCK_LEAVES) {
             Some(block) => block.tree.push(leaf.hash),
             None => {
@@ -50,6 +48,13 @@ impl Builder {
             }
         }
         Ok(())
+    }
+
+    /// The root over all leaves: that over the blocks, since all but the last are whole subtrees of one height.
+    fn root(&self) -> Root {
+        let mut whole = Tree::default();
+        self.blocks.iter().for_each(|b| whole.push(b.tree.root().root));
+        Root { root: whole.root().root, leaves: self.blocks.iter().map(|b| b.tree.leaves()).sum() }
     }
 
     /// The rows of `gold/proof_blocks`.
@@ -77,11 +82,30 @@ pub(crate) fn build(stage: &Stage, day: Day, run: u64, buckets: &[u32]) -> Resul
     for (silver_file, bucket) in (0..).zip(buckets) {
         decode(&stage.leaves(*bucket)?).try_for_each(|leaf| builder.add(&leaf, silver_file))?;
     }
-    let root = builder.whole.root();
+    let root = builder.root();
     if root.leaves == 0 {
         return Ok((root, Vec::new()));
     }
     let mut file = ParquetFile::new(&GOLD_PROOF_BLOCKS, day, &format!("run-{run}"))?;
     file.write(&builder.rows()?)?;
     Ok((root, vec![stage.keep(GOLD_PROOF_BLOCKS.name, file.finish()?)?]))
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::merkle::{Hash256, root_of};
+
+    use super::*;
+
+    #[test]
+    fn the_root_over_the_blocks_is_that_over_the_leaves() {
+        for leaves in [0, 1, 2, 1_023, 1_024, 1_025, 2_048, 3_000, 5_121] {
+            let hashes: Vec<Hash256> = (0..leaves).map(|n: u32| Hash256::of(&n.to_le_bytes())).collect();
+            let mut builder = Builder::default();
+            for (row, hash) in (0..).zip(&hashes) {
+                builder.add(&Waiting { hash: *hash, key: i64::from(row), row }, 0).unwrap();
+            }
+            assert_eq!(builder.root(), root_of(&hashes), "{leaves} leaves");
+        }
+    }
 }

@@ -4,10 +4,11 @@
 //! Never: touches a store ([`crate::table::Table::store`] does).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, RecordBatch};
 use arrow::compute::{max, min};
-use arrow::datatypes::{ArrowPrimitiveType, Int32Type, Int64Type, TimestampMicrosecondType};
+use arrow::datatypes::{ArrowPrimitiveType, DataType, Field, Int32Type, Int64Type, TimestampMicrosecondType};
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
@@ -19,11 +20,17 @@ use sha2::{Digest, Sha256};
 use shared::time::{Day, Timestamp};
 
 use crate::error::Error;
-use crate::tables::{ColumnType, PARTITION_COLUMN, TableDef};
+use crate::tables::{BRONZE_EVENTS, ColumnType, PARTITION_COLUMN, SILVER_EVENTS, TableDef};
 
 /// Rows in a row group: what a reader skips or reads as one.
 pub const ROW_GROUP_ROWS: usize = 128 * 1024;
+/// How hard the archive is packed, and what is computed from it: that costs less than half and is hardly larger.
 const ZSTD_LEVEL: i32 = 3;
+const DERIVED_ZSTD_LEVEL: i32 = 1;
+/// Text that hardly repeats: a dictionary of it is built in vain.
+const UNIQUE: [&str; 5] = ["event_id", "impression_id", "bid_request_id", "traceparent", "repeat_of"];
+/// A hash: nothing packs it.
+const RANDOM: &str = "fingerprint";
 const CREATED_BY: &str = "clickledger";
 
 /// A Parquet file being built in memory: a day's rows in the table's order.
@@ -85,12 +92,13 @@ impl ParquetFile {
         Ok(Self { def, day, stem: stem.to_owned(), writer, rows: 0, ranges: BTreeMap::new() })
     }
 
-    /// Adds rows, which must have [`TableDef::file_schema`] and be in the table's order.
+    /// Adds rows, which must have [`TableDef::file_schema`], text perhaps as dictionaries, and be in the table's order.
+    /// The bytes are those of the plain text.
     ///
     /// # Errors
     /// `Invalid` when the rows are not the table's.
     pub fn write(&mut self, batch: &RecordBatch) -> Result<(), Error> {
-        if batch.schema_ref().fields() != self.def.file_schema().fields() {
+        if !is_of(batch, self.def) {
             return Err(Error::Invalid(format!("these rows are not rows of {}", self.def.name)));
         }
         for name in self.def.stats {
@@ -158,26 +166,53 @@ pub(crate) fn ranges_of(def: &TableDef, stats: &str) -> BTreeMap<&'static str, (
     def.stats.iter().filter_map(|name| range(name)).collect()
 }
 
+/// Whether the rows are the table's.
+fn is_of(batch: &RecordBatch, def: &TableDef) -> bool {
+    let is_same = |(given, wanted): (&Arc<Field>, &Arc<Field>)| {
+        let kind = match given.data_type() {
+            DataType::Dictionary(_, words) => words.as_ref(),
+            plain => plain,
+        };
+        (given.name(), kind, given.is_nullable()) == (wanted.name(), wanted.data_type(), wanted.is_nullable())
+    };
+    let (given, wanted) = (batch.schema(), def.file_schema());
+    given.fields().len() == wanted.fields().len() && given.fields().iter().zip(wanted.fields()).all(is_same)
+}
+
 fn properties(def: &TableDef) -> Result<WriterProperties, Error> {
-    let level = ZstdLevel::try_new(ZSTD_LEVEL).map_err(|e| Error::arrow("choosing a compression", e))?;
+    let level = if def.append_only { ZSTD_LEVEL } else { DERIVED_ZSTD_LEVEL };
+    let level = ZstdLevel::try_new(level).map_err(|e| Error::arrow("choosing a compression", e))?;
+    let by_hash = [BRONZE_EVENTS.name, SILVER_EVENTS.name].contains(&def.name);
     let mut builder = WriterProperties::builder()
         .set_created_by(CREATED_BY.to_owned())
         .set_compression(Compression::ZSTD(level))
-        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_statistics_enabled(EnabledStatistics::None)
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS));
     for column in def.columns.iter().filter(|c| c.name != PARTITION_COLUMN) {
         let path = || ColumnPath::from(column.name);
         if def.stats.contains(&column.name) {
             builder = builder.set_column_statistics_enabled(path(), EnabledStatistics::Page);
+        } else if def.sort.first() == Some(&column.name) {
+            // Bounds of what the rows are ordered by; any other column has nearly everything in every chunk.
+            builder = builder.set_column_statistics_enabled(path(), EnabledStatistics::Chunk);
         }
-        let is_number = matches!(column.kind, ColumnType::Long | ColumnType::Time);
-        if is_number && def.stats.contains(&column.name) {
-            // Hashes, times and positions hardly repeat: differences pack better than a dictionary.
+        let is_stated = column.kind == ColumnType::Long && def.stats.contains(&column.name);
+        if is_stated || column.kind == ColumnType::Time {
+            // Hashes, times and positions hardly repeat: differences pack better than a dictionary, and no further.
             builder = builder
                 .set_column_dictionary_enabled(path(), false)
                 .set_column_encoding(path(), Encoding::DELTA_BINARY_PACKED);
-        } else if column.kind == ColumnType::Bytes || column.name == "event_id" {
-            builder = builder.set_column_dictionary_enabled(path(), false);
+            if by_hash {
+                builder = builder.set_column_compression(path(), Compression::UNCOMPRESSED);
+            }
+        } else if column.kind == ColumnType::Bytes || UNIQUE.contains(&column.name) {
+            // The lengths apart: the packer has only the text itself to look at, mostly digits without a pattern.
+            builder = builder
+                .set_column_dictionary_enabled(path(), false)
+                .set_column_encoding(path(), Encoding::DELTA_LENGTH_BYTE_ARRAY);
+        }
+        if column.name == RANDOM {
+            builder = builder.set_column_compression(path(), Compression::UNCOMPRESSED);
         }
     }
     Ok(builder.build())

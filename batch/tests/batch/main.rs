@@ -9,4 +9,5 @@ mod help;
 mod law;
 mod model;
 mod runs;
+mod since;
 mod whatif;
