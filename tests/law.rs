@@ -1,5 +1,6 @@
 //! The Lambda law: for any set of events, in any order, repeated, cut into batches anywhere, with any layer stopped
-//! or dropped anywhere, what serving shows after reconcile equals a naive recount, to the nano.
+//! or dropped anywhere, with ads spread over any number of partitions that changes meanwhile, what serving shows after
+//! reconcile equals a naive recount, to the nano.
 //!
 //! One thread drives the real layers through their ports: memory log, a lake in a folder, the memory serving store,
 //! a clock that stands. Then again with ClickHouse for the serving store.
@@ -16,7 +17,7 @@ use shared::event_log::memory::MemoryLog;
 use shared::event_log::{EventLog, NewRecord};
 use shared::id::{AdId, CampaignId, EventId, ImpressionId, RefId};
 use shared::money::Currency;
-use shared::partition::partition_of;
+use shared::partition::salted_partition_of;
 use shared::price::{PriceBook, PriceModel, PriceRow};
 use shared::rollup::RollupKey;
 use shared::serving_store::ServingStore;
@@ -30,7 +31,7 @@ use crate::naive::{Cell, Logged, Sums, recount};
 
 const PARTITIONS: u32 = 3;
 /// The traffic spans two billing days around this midnight.
-const MIDNIGHT: Timestamp = Timestamp(20_458 * DAY);
+pub(crate) const MIDNIGHT: Timestamp = Timestamp(20_458 * DAY);
 
 /// What happens between two batches of records.
 #[derive(Debug, Clone, Copy)]
@@ -129,20 +130,20 @@ fn prices() -> PriceBook {
         .unwrap()
 }
 
-struct World {
-    log: Arc<dyn EventLog>,
+pub(crate) struct World {
+    pub(crate) log: Arc<dyn EventLog>,
     bad: Arc<dyn EventLog>,
-    store: Arc<dyn ServingStore>,
+    pub(crate) store: Arc<dyn ServingStore>,
     clock: Arc<ManualClock>,
     folder: tempfile::TempDir,
-    prices: Arc<PriceBook>,
-    counting: Counting,
+    pub(crate) prices: Arc<PriceBook>,
+    pub(crate) counting: Counting,
 }
 
 impl World {
-    fn new(identical_clicks: bool, store: Arc<dyn ServingStore>) -> Self {
+    pub(crate) fn new(partitions: u32, identical_clicks: bool, store: Arc<dyn ServingStore>) -> Self {
         Self {
-            log: Arc::new(MemoryLog::new(PARTITIONS)),
+            log: Arc::new(MemoryLog::new(partitions)),
             bad: Arc::new(MemoryLog::new(1)),
             store,
             clock: Arc::new(ManualClock::at(MIDNIGHT.plus(2 * DAY))),
@@ -160,22 +161,24 @@ impl World {
         lake::LakeRoot::open_folder(&self.folder.path().join("lake")).unwrap().with_clock(self.clock())
     }
 
-    async fn append(&self, events: &[Event]) {
+    /// Appends events whose ads are spread over so many partitions.
+    async fn append(&self, events: &[Event], salts: u32) {
+        let place = |e: &Event| salted_partition_of(e.ad_id.as_str(), e.event_id.as_str(), salts, PARTITIONS);
+        self.append_at(events.iter().map(|e| (place(e), encode_event(e)))).await;
+    }
+
+    pub(crate) async fn append_at(&self, placed: impl Iterator<Item = (u32, Vec<u8>)>) {
         self.clock.advance(SECOND);
-        let now = self.clock.now();
-        let record = |e: &Event| NewRecord {
-            partition: partition_of(e.ad_id.as_str(), PARTITIONS),
-            append_time: now,
-            payload: Bytes::from(encode_event(e)),
-        };
-        let records: Vec<_> = events.iter().map(record).collect();
-        if !records.is_empty() {
-            let delivered = self.log.append(records).await.unwrap();
-            assert_eq!(delivered.len(), events.len());
+        let append_time = self.clock.now();
+        let record = |(partition, payload)| NewRecord { partition, append_time, payload: Bytes::from(payload) };
+        let records: Vec<_> = placed.map(record).collect();
+        let number = records.len();
+        if number > 0 {
+            assert_eq!(self.log.append(records).await.unwrap().len(), number);
         }
     }
 
-    fn archiver(&self) -> lake::archiver::Archiver {
+    pub(crate) fn archiver(&self, flush_rows: usize) -> lake::archiver::Archiver {
         self.clock.advance(1); // files are named by the moment
         let deps = lake::archiver::Deps {
             events: self.log.clone(),
@@ -185,19 +188,18 @@ impl World {
             region: RefId::new("law").unwrap(),
             counting: self.counting.clone(),
         };
-        let settings = lake::archiver::Settings { flush_rows: 40, ..lake::archiver::Settings::default() };
+        let settings = lake::archiver::Settings { flush_rows, ..lake::archiver::Settings::default() };
         lake::archiver::Archiver::new(settings, deps)
     }
 
-    /// Runs speed for a little while; then asks it to stop, or drops it.
-    async fn speed(&self, dies: bool) {
+    fn start_speed(&self, poll_records: usize) -> (Shutdown, tokio::task::JoinHandle<Result<(), speed::Error>>) {
         let settings = speed::Settings {
             state_dir: self.folder.path().join("speed"),
             counting: self.counting.clone(),
             flush_interval: shared::config::Span::millis(1),
             checkpoint_interval: shared::config::Span::millis(1),
             poll_wait: shared::config::Span::millis(1),
-            poll_records: 7,
+            poll_records,
             ..speed::Settings::default()
         };
         let book = self.prices.clone();
@@ -209,9 +211,36 @@ impl World {
         };
         let shutdown = Shutdown::new();
         let running = tokio::spawn(speed::Speed::new(settings, deps).run(shutdown.clone()));
+        (shutdown, running)
+    }
+
+    async fn moment(&self) {
+        self.clock.advance(2_000);
+        shared::time::sleep(Duration::from_millis(1)).await;
+    }
+
+    /// Runs speed until the store has everything that the log has.
+    pub(crate) async fn speed_through(&self) {
+        let (shutdown, running) = self.start_speed(1_000);
+        let end = self.log.bounds().await.unwrap().end;
+        loop {
+            let writers = self.store.writers().await.unwrap();
+            let reached = |p: &u32| writers.get(p).map_or(0, |status| status.next_position);
+            if end.0.iter().all(|(partition, end)| reached(partition) == *end) {
+                break;
+            }
+            assert!(!running.is_finished(), "speed ended at {writers:?}");
+            self.moment().await;
+        }
+        shutdown.request();
+        running.await.unwrap().unwrap();
+    }
+
+    /// Runs speed for a little while; then asks it to stop, or drops it.
+    async fn speed(&self, dies: bool) {
+        let (shutdown, running) = self.start_speed(7);
         for _ in 0..20 {
-            self.clock.advance(2_000);
-            shared::time::sleep(Duration::from_millis(1)).await;
+            self.moment().await;
         }
         if dies {
             running.abort();
@@ -229,9 +258,9 @@ impl World {
             Between::Nothing => {}
             Between::SpeedStops => self.speed(false).await,
             Between::SpeedDies => self.speed(true).await,
-            Between::LakeDrains => drop(self.archiver().drain().await.unwrap()),
+            Between::LakeDrains => drop(self.archiver(40).drain().await.unwrap()),
             Between::LakeDies => {
-                let archiver = self.archiver();
+                let archiver = self.archiver(40);
                 let dropped = tokio::time::timeout(Duration::from_millis(15), archiver.drain()).await;
                 if let Ok(ended) = dropped {
                     ended.unwrap();
@@ -241,7 +270,7 @@ impl World {
     }
 
     /// Everything the log holds, as a naive reader sees it.
-    async fn logged(&self) -> Vec<Logged> {
+    pub(crate) async fn logged(&self) -> Vec<Logged> {
         let mut consumer = self.log.consumer("naive", &self.log.bounds().await.unwrap().start).await.unwrap();
         let mut all = Vec::new();
         loop {
@@ -256,7 +285,7 @@ impl World {
     }
 
     /// Recounts and reconciles every day that has events; answers the verdicts batch gave.
-    async fn settle(&self, days: &[Day], changes: bool) -> BTreeMap<String, u64> {
+    pub(crate) async fn settle(&self, days: &[Day], changes: bool) -> BTreeMap<String, u64> {
         let deps = batch::Deps {
             root: self.lake(),
             events: self.log.clone(),
@@ -296,7 +325,7 @@ impl World {
         verdicts
     }
 
-    async fn shown(&self, days: &[Day]) -> BTreeMap<Cell, Sums> {
+    pub(crate) async fn shown(&self, days: &[Day]) -> BTreeMap<Cell, Sums> {
         let mut cells = BTreeMap::new();
         for hour in days.iter().flat_map(|d| d.hours()) {
             for row in self.store.read_hour(hour).await.unwrap() {
@@ -311,26 +340,27 @@ impl World {
     }
 }
 
-/// Events, what happens between them, and a counting rule.
-type Case = (Vec<Event>, Vec<(prop::sample::Index, Between)>, bool);
+/// Events; what happens between them, and over how many partitions ads are spread from then on; and a counting rule.
+type Case = (Vec<Event>, Vec<(prop::sample::Index, (Between, u32))>, bool);
 
 fn cases() -> impl Strategy<Value = Case> {
-    let cuts = prop::collection::vec((any::<prop::sample::Index>(), between()), 0..4);
+    let cuts = prop::collection::vec((any::<prop::sample::Index>(), (between(), 1..=PARTITIONS)), 0..4);
     (traffic(), cuts, any::<bool>())
 }
 
 async fn law((events, cuts, identical_clicks): Case, store: Arc<dyn ServingStore>) {
-    let world = World::new(identical_clicks, store);
-    let mut places: Vec<(usize, Between)> = cuts.iter().map(|(i, what)| (i.index(events.len() + 1), *what)).collect();
+    let world = World::new(PARTITIONS, identical_clicks, store);
+    let mut places: Vec<(usize, (Between, u32))> =
+        cuts.iter().map(|(i, what)| (i.index(events.len() + 1), *what)).collect();
     places.sort_by_key(|(place, _)| *place);
-    let mut done = 0;
-    for (place, what) in places {
-        world.append(&events[done..place]).await;
-        done = place;
+    let (mut done, mut salts) = (0, 1);
+    for (place, (what, next_salts)) in places {
+        world.append(&events[done..place], salts).await;
+        (done, salts) = (place, next_salts);
         world.meanwhile(what).await;
     }
-    world.append(&events[done..]).await;
-    world.archiver().drain().await.unwrap();
+    world.append(&events[done..], salts).await;
+    world.archiver(40).drain().await.unwrap();
 
     let logged = world.logged().await;
     let days: std::collections::BTreeSet<Day> =

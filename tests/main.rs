@@ -6,6 +6,7 @@ mod demo;
 mod deployment;
 mod dispute;
 mod explain;
+mod hot;
 mod kill;
 mod law;
 mod money;

@@ -8,16 +8,16 @@ use std::sync::Arc;
 
 use shared::event::{Event, RejectReason, Rejection};
 use shared::event_log::{Delivered, EventLog, NewRecord};
-use shared::partition::partition_of;
 use shared::telemetry::metric_names::{GATEWAY_DEDUP_ERRORS, GATEWAY_DEDUP_PASSED, GATEWAY_EVENTS};
 use shared::time::{Clock, Timestamp};
 use shared::verdict::InvalidCode;
-use shared::wire::encode_event;
+use shared::wire::encode_placed_event;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use crate::dedup::{Claim, DedupStore, Key, Token, Wanted};
+use crate::hot::{HotAds, SaltMap};
 use crate::refusals::{Refusal, Refusals};
 use crate::settings::Settings;
 
@@ -71,6 +71,7 @@ pub(crate) struct Capture {
     pub(crate) events: Arc<dyn EventLog>,
     pub(crate) dedup: Arc<dyn DedupStore>,
     pub(crate) refusals: Arc<Refusals>,
+    pub(crate) hot: HotAds,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) slots: Arc<Semaphore>,
@@ -168,6 +169,7 @@ impl Capture {
         outcomes: &mut [Option<Outcome>],
     ) -> Result<Vec<(usize, Box<Event>)>, Unavailable> {
         let mut claims = self.claim(&events).await.into_iter();
+        let map = self.hot.map();
         let (mut tokens, mut records, mut held, mut times) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (place, event) in events {
             // Forged events never claim an id (contract 2.2).
@@ -186,7 +188,8 @@ impl Capture {
                 None => Outcome::Accepted { invalid: event.invalid },
             };
             if !matches!(outcome, Outcome::Duplicate { .. }) {
-                records.push(self.record(&event));
+                self.hot.pass(&event.ad_id);
+                records.push(self.record(&event, &map));
                 times.push(event.ingest_time);
             }
             if let Some(slot) = outcomes.get_mut(place) {
@@ -195,6 +198,7 @@ impl Capture {
         }
         let delivered = self.append(records, &tokens).await?;
         self.refusals.accepted(&times, &delivered);
+        self.hot.appended(&delivered);
         Ok(held)
     }
 
@@ -237,11 +241,11 @@ impl Capture {
         })
     }
 
-    fn record(&self, event: &Event) -> NewRecord {
+    fn record(&self, event: &Event, map: &SaltMap) -> NewRecord {
         NewRecord {
-            partition: partition_of(event.ad_id.as_str(), self.events.partitions()),
+            partition: map.partition_of(event, self.events.partitions()),
             append_time: self.clock.now(),
-            payload: encode_event(event).into(),
+            payload: encode_placed_event(event, map.version()).into(),
         }
     }
 }

@@ -18,6 +18,7 @@ pub mod dedup;
 mod error;
 mod events;
 pub mod forward;
+pub mod hot;
 mod impressions;
 pub mod intake;
 pub mod ip_hash;
@@ -105,8 +106,10 @@ impl Gateway {
         let kept_bytes = settings.max_refused_per_second.0;
         let refusals = Refusals::new(deps.dead_letters, Arc::clone(&deps.clock), deps.region.clone(), kept_bytes);
         let refusals = Arc::new(refusals);
+        let hot = hot::HotAds::new(settings.hot_ads.clone(), deps.events.partitions(), deps.clock.now());
         let capture = Arc::new(Capture {
             events: deps.events,
+            hot,
             dedup: Arc::clone(&deps.dedup),
             refusals: Arc::clone(&refusals),
             clock: Arc::clone(&deps.clock),
@@ -155,7 +158,7 @@ impl Gateway {
         self.state.refusals.flush_tallies().await.map_err(Error::Counts)
     }
 
-    /// Once a second: counts to the log, idle clients forgotten, keys and directory looked at; until `stop`.
+    /// Once a second: counts to the log, idle clients forgotten, hot ads, keys and directory looked at; until `stop`.
     async fn housekeeping(&self, stop: &Shutdown) {
         let (mut since_reload, mut since_tally) = (Duration::ZERO, Duration::ZERO);
         loop {
@@ -174,6 +177,7 @@ impl Gateway {
                 }
             }
             self.state.limit.forget_idle();
+            self.state.capture.hot.tick(self.state.clock.now());
             let (entries, forgotten) = self.dedup.size();
             #[allow(clippy::cast_precision_loss)] // a gauge
             metrics::gauge!(GATEWAY_DEDUP_ENTRIES).set(entries as f64);

@@ -8,7 +8,7 @@ use shared::directory::check_url;
 use shared::http::Limits;
 use shared::http::address::TrustedProxies;
 
-use crate::{dedup, ip_hash, rate_limit};
+use crate::{dedup, hot, ip_hash, rate_limit};
 
 /// What happens to a click or pixel whose signature does not hold.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +59,8 @@ pub struct Settings {
     pub rate_limit: rate_limit::Settings,
     /// Addresses as keyed hashes.
     pub ip_hash: ip_hash::Settings,
+    /// Ads that are too much for one partition.
+    pub hot_ads: hot::Settings,
 }
 
 impl Default for Settings {
@@ -81,6 +83,7 @@ impl Default for Settings {
             dedup: dedup::Settings::default(),
             rate_limit: rate_limit::Settings::default(),
             ip_hash: ip_hash::Settings::default(),
+            hot_ads: hot::Settings::default(),
         }
     }
 }
@@ -124,6 +127,7 @@ impl Settings {
         problems.extend(self.dedup.problems("gateway.dedup"));
         problems.extend(self.ip_hash.problems("gateway.ip_hash"));
         problems.extend(self.rate_limit.problems("gateway.rate_limit"));
+        problems.extend(self.hot_ads.problems("gateway.hot_ads"));
         problems
     }
 }

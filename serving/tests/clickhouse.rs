@@ -337,3 +337,37 @@ async fn every_role_needs_no_more_than_its_own_rights() {
     assert_eq!(clicks(&reader).await, [2, 2], "what was refused changed nothing");
     assert!(reader.owned_hours(Timestamp::MIN..Timestamp::MAX).await.unwrap().contains_key(&laws::hour()));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clickhouse_behind_tls_is_a_serving_store_by_settings_alone_and_an_impostor_is_told_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let part = Part::start("clickhouse-tls", "CLICKHOUSE_TLS_URL", folder.path());
+    let ca_file = folder.path().join("ca.pem");
+    let settings = Settings { url: part.address.clone(), ca_file, ..Settings::default() };
+    assert_eq!(settings.problems(), []);
+    let store = ClickHouseStore::open(&settings).await.unwrap();
+    store.upsert_approximate(laws::flush(0, 1, minutes(3, 1))).await.unwrap();
+    store.overwrite_exact(laws::hour(), set(minutes(2, 5)), RowVersion::reconciled(1)).await.unwrap();
+    assert_eq!(clicks(&ClickHouseStore::open(&settings).await.unwrap()).await, [5, 5, 1]);
+
+    let refused = async |settings: Settings| {
+        let error = ClickHouseStore::open(&settings).await.err().expect("it was opened");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        error.to_string()
+    };
+    let other = folder.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    let maker = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/parts/certificate");
+    assert!(std::process::Command::new(maker).arg(&other).status().unwrap().success());
+    let said = refused(Settings { ca_file: other.join("ca.pem"), ..settings.clone() }).await;
+    assert!(said.contains("certificate"), "{said}");
+    let said = refused(Settings { url: settings.url.replace("127.0.0.1", "localhost"), ..settings.clone() }).await;
+    assert!(said.contains("certificate"), "{said}");
+    refused(Settings { url: settings.url.replace("https", "http"), ca_file: "".into(), ..settings.clone() }).await;
+    for (name, text) in [("none.pem", None), ("empty.pem", Some(""))] {
+        let ca_file = folder.path().join(name);
+        text.into_iter().for_each(|text| std::fs::write(&ca_file, text).unwrap());
+        let said = refused(Settings { ca_file, ..settings.clone() }).await;
+        assert!(said.contains(name), "{said}");
+    }
+}

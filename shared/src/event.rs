@@ -475,6 +475,7 @@ pub fn fingerprint(message: &EventMessage) -> Fingerprint {
         invalid: None,
         fingerprint: None,
         traceparent: None,
+        salt_map_version: None,
         ..message.clone()
     };
     let digest = Sha256::digest(prost::Message::encode_to_vec(&payload));

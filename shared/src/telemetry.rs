@@ -38,6 +38,12 @@ pub mod metric_names {
     pub const GATEWAY_DEDUP_ENTRIES: &str = "clickledger_gateway_dedup_entries";
     /// Event ids the gateway forgot before their time for want of room.
     pub const GATEWAY_DEDUP_FORGOTTEN: &str = "clickledger_gateway_dedup_forgotten_total";
+    /// Ads that are spread over partitions now, because they are too much for one.
+    pub const GATEWAY_HOT_ADS: &str = "clickledger_gateway_hot_ads";
+    /// The version of this gateway's salt map: milliseconds since 1970 of its last change; 0 before the first.
+    pub const GATEWAY_SALT_MAP: &str = "clickledger_gateway_salt_map_version";
+    /// Events this gateway appended, by `partition`.
+    pub const GATEWAY_APPENDED: &str = "clickledger_gateway_appended_total";
     /// Seconds since the database of the ad directory was last known to hold what is served; 0 while it is.
     pub const DIRECTORY_STALE: &str = "clickledger_directory_stale_seconds";
     /// Spooled records that arrived in the log everyone reads.

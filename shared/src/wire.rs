@@ -79,6 +79,15 @@ pub struct EventMessage {
     pub fingerprint: Option<Vec<u8>>,
     #[prost(string, optional, tag = "36")]
     pub traceparent: Option<String>,
+    #[prost(uint64, optional, tag = "37")]
+    pub salt_map_version: Option<u64>,
+}
+
+/// The one field of an [`EventMessage`] that says by which salt map the record was placed.
+#[derive(Clone, PartialEq, Eq, Message)]
+struct Placed {
+    #[prost(uint64, optional, tag = "37")]
+    salt_map_version: Option<u64>,
 }
 
 /// Several events in one request body (`application/x-protobuf`).
@@ -138,7 +147,20 @@ impl BadRecord {
 /// An event as log bytes (version byte and message).
 #[must_use]
 pub fn encode_event(event: &Event) -> Vec<u8> {
-    versioned(&to_message(event))
+    encode_placed_event(event, 0)
+}
+
+/// An event as log bytes, with the version of the salt map that chose its partition (0: none did).
+#[must_use]
+pub fn encode_placed_event(event: &Event, salt_map_version: u64) -> Vec<u8> {
+    let salt_map_version = (salt_map_version > 0).then_some(salt_map_version);
+    versioned(&EventMessage { salt_map_version, ..to_message(event) })
+}
+
+/// The version of the salt map that chose a record's partition; `None` when none did.
+#[must_use]
+pub fn salt_map_version(bytes: &[u8]) -> Option<u64> {
+    Placed::decode(body(bytes).ok()?).ok()?.salt_map_version
 }
 
 /// An event from log bytes.
@@ -206,6 +228,7 @@ fn to_message(e: &Event) -> EventMessage {
         invalid: e.invalid.map(|i| i.as_str().to_owned()),
         fingerprint: Some(e.fingerprint.0.to_vec()),
         traceparent: e.traceparent.clone(),
+        salt_map_version: None,
     }
 }
 
@@ -292,6 +315,9 @@ mod tests {
             traceparent: Some("00-1-2-01".to_owned()),
         });
         assert_eq!(decode_event(&encode_event(&event)).unwrap(), event);
+        assert_eq!(salt_map_version(&encode_event(&event)), None);
+        let placed = encode_placed_event(&event, 7);
+        assert_eq!((decode_event(&placed).unwrap(), salt_map_version(&placed)), (event.clone(), Some(7)));
         assert_eq!(event.details.extra["more"], r#"{"a":[null],"b":1}"#);
     }
 

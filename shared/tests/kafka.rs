@@ -15,7 +15,7 @@ use shared::progress::Positions;
 use shared::testing::conformance::event_log::{Harness, PARTITIONS, read_all, run};
 use shared::testing::parts::Part;
 use shared::time::Timestamp;
-use shared::wire::encode_event;
+use shared::wire::{encode_event, encode_placed_event};
 
 struct Kafka {
     settings: Settings,
@@ -128,9 +128,10 @@ async fn records_say_what_they_are_in_cloud_events(kafka: &mut Kafka) {
         invalid: None,
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
     });
-    let payloads = [Bytes::from(encode_event(&event)), Bytes::from_static(b"not an event")];
+    let placed = encode_placed_event(&event, 1_767_607_200_000);
+    let payloads = [Bytes::from(encode_event(&event)), Bytes::from(placed), Bytes::from_static(b"not an event")];
     let new = |payload: &Bytes| NewRecord { partition: 0, append_time: Timestamp(0), payload: payload.clone() };
-    assert_eq!(log.append(payloads.iter().map(new).collect()).await.unwrap().len(), 2);
+    assert_eq!(log.append(payloads.iter().map(new).collect()).await.unwrap().len(), 3);
 
     let headers = read_by_another_client(kafka, &kafka.topic());
     let wanted = [
@@ -144,7 +145,9 @@ async fn records_say_what_they_are_in_cloud_events(kafka: &mut Kafka) {
         ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
     ];
     let wanted: BTreeMap<_, _> = wanted.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
-    assert_eq!(headers, [wanted, BTreeMap::new()]);
+    let mut of_placed = wanted.clone();
+    of_placed.insert("ce_saltmapversion".to_owned(), "1767607200000".to_owned());
+    assert_eq!(headers, [wanted, of_placed, BTreeMap::new()]);
     // Our own readers see the payload as it was.
     let read = read_all(&log, &Positions([(0, 0)].into())).await;
     assert_eq!(read[&0].iter().map(|r| r.payload.clone()).collect::<Vec<_>>(), payloads);

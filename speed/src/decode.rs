@@ -128,6 +128,7 @@ impl<'a> Fields<'a> {
             18 if value <= MAX_MICROS => self.cost_micros = Some(value),
             20 if value <= i64::from(SCHEMA_VERSION) => {}
             32 => self.ingest_time = Some(value),
+            37 => {}
             _ => return None,
         }
         Some(())
@@ -233,7 +234,7 @@ impl Agents {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use shared::wire::encode_event;
+    use shared::wire::{encode_event, encode_placed_event};
 
     use super::*;
     use crate::tests::events;
@@ -247,8 +248,10 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(1_000))]
 
         #[test]
-        fn an_event_is_read_in_place_as_the_full_decoder_reads_it(event in events::any_event()) {
-            let bytes = encode_event(&event);
+        fn an_event_is_read_in_place_as_the_full_decoder_reads_it(
+            event in events::any_event(), salt_map in 0..1_u64 << 45,
+        ) {
+            let bytes = encode_placed_event(&event, salt_map);
             let (seen, full) = both(&bytes);
             prop_assert_eq!(full.as_ref(), Some(&event));
             if event.details.extra.is_empty() && event.ingest_time.0 >= 0 {

@@ -6,6 +6,7 @@ mod durability;
 mod forward;
 mod history;
 mod hostile;
+mod hot;
 mod impressions;
 mod keys;
 mod links;

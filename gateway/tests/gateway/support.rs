@@ -273,7 +273,7 @@ impl Running {
     }
 }
 
-async fn start_of(log: &MemoryLog) -> Positions {
+pub(crate) async fn start_of(log: &MemoryLog) -> Positions {
     let bounds = log.bounds().await.unwrap();
     assert!(bounds.end.0.len() == PARTITIONS as usize && zero().0.len() <= bounds.start.0.len());
     bounds.start

@@ -7,20 +7,16 @@ use std::time::Duration;
 
 use clickhouse::query::Query;
 use clickhouse::{Client, Row, RowOwned, RowRead};
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Serialize;
 use shared::serving_store::StoreError;
 
 use super::failure::while_doing;
+use super::http;
 use super::rows::StoredRow;
 use super::settings::Settings;
 
 /// Rows of one insert: one block, which ClickHouse adds as a whole. More are several inserts.
 const MAX_BLOCK_ROWS: usize = 1_000_000;
-
-/// Unused connections are closed before ClickHouse closes them (after 3 s at the earliest).
-const POOL_IDLE: Duration = Duration::from_secs(2);
 
 /// What every statement is run with: a profile of the server must not change what an answer means.
 const SETTINGS: [(&str, &str); 6] = [
@@ -42,7 +38,7 @@ pub(super) struct Connection {
 impl Connection {
     /// A client of the database; asks nothing yet.
     pub(super) fn new(settings: &Settings) -> Result<Self, StoreError> {
-        let mut client = http(&settings.url).with_url(&settings.url).with_user(&settings.user);
+        let mut client = http::client(settings)?.with_url(&settings.url).with_user(&settings.user);
         let unreadable = |e: std::io::Error| StoreError::Unavailable {
             doing: format!("reading {}", settings.password_file.display()),
             why: e.to_string(),
@@ -121,16 +117,4 @@ impl Connection {
     ) -> Result<T, StoreError> {
         self.raw(call).await.map_err(|error| while_doing(doing, &error))
     }
-}
-
-/// What speaks HTTP; with TLS only where it is asked for, because without any root certificate that one panics.
-fn http(url: &str) -> Client {
-    if url.starts_with("https://") {
-        return Client::default();
-    }
-    let mut connector = HttpConnector::new();
-    connector.set_nodelay(true);
-    let mut http = hyper_util::client::legacy::Client::builder(TokioExecutor::new());
-    http.pool_idle_timeout(POOL_IDLE).pool_timer(TokioTimer::new());
-    Client::with_http_client(http.build(connector))
 }

@@ -11,6 +11,7 @@ mod exact;
 mod examine;
 mod failure;
 mod forget;
+mod http;
 mod migrate;
 mod read;
 mod rows;

@@ -18,6 +18,8 @@ pub struct Settings {
     pub user: String,
     /// The file that holds the password; empty: none.
     pub password_file: PathBuf,
+    /// The certificates that TLS trusts, as PEM; empty: those of this machine.
+    pub ca_file: PathBuf,
     /// A call without an answer fails after this long; a write may be there nevertheless.
     pub timeout: Span,
 }
@@ -29,6 +31,7 @@ impl Default for Settings {
             database: "clickledger".to_owned(),
             user: "default".to_owned(),
             password_file: PathBuf::new(),
+            ca_file: PathBuf::new(),
             timeout: Span::secs(30),
         }
     }
@@ -39,6 +42,10 @@ impl Settings {
     #[must_use]
     pub fn is_used(&self) -> bool {
         !self.url.is_empty()
+    }
+
+    pub(super) fn has_tls(&self) -> bool {
+        self.url.starts_with("https://")
     }
 
     /// Everything that cannot be used.
@@ -56,6 +63,8 @@ impl Settings {
             "url",
             "must be http://host:port or https://host:port; user and password are settings of their own",
         );
+        let no_file = self.ca_file.as_os_str().is_empty();
+        check(no_file || self.has_tls(), "ca_file", "is for TLS: begin the url with https://");
         check(is_name(&self.database), "database", "must be 1 to 64 of a-z A-Z 0-9 _ and not begin with a digit");
         check(!self.user.is_empty(), "user", "must not be empty");
         check((Span::secs(1)..=Span::secs(600)).contains(&self.timeout), "timeout", "must be between 1s and 10m");
@@ -88,5 +97,7 @@ mod tests {
         for bad in ["clickhouse:8123", "http://", "http://me:secret@clickhouse:8123", "http://clickhouse/?user=me"] {
             assert_eq!(fields(bad), ["clickhouse.url"], "{bad}");
         }
+        let plain = Settings { url: "http://h:1".to_owned(), ca_file: "ca.pem".into(), ..Settings::default() };
+        assert_eq!(plain.problems()[0].field, "clickhouse.ca_file");
     }
 }

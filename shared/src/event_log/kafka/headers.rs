@@ -3,7 +3,7 @@
 
 use rdkafka::message::{Header, OwnedHeaders};
 
-use crate::wire::decode_event;
+use crate::wire::{decode_event, salt_map_version};
 
 /// The headers of an admitted event.
 #[must_use]
@@ -18,6 +18,7 @@ pub fn cloud_event(payload: &[u8]) -> Vec<(&'static str, String)> {
         ("ce_partitionkey", event.ad_id.to_string()),
         ("content-type", "application/vnd.clickledger.event".to_owned()),
     ];
+    headers.extend(salt_map_version(payload).map(|version| ("ce_saltmapversion", version.to_string())));
     headers.extend(event.traceparent.map(|trace| ("traceparent", trace)));
     headers
 }
