@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use prost::Message;
 use shared::time::{SECOND, Timestamp};
 
-use crate::folder::Append;
+use crate::place::Append;
 use crate::table::{Id, Table};
 
 /// A window is cut into this many buckets, so an id lives up to 1/24 longer than it must.

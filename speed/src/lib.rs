@@ -31,8 +31,10 @@ mod error;
 mod folder;
 mod latency;
 mod metrics;
+mod objects;
 mod outcome;
 mod pipeline;
+mod place;
 mod settings;
 mod table;
 #[cfg(test)]
@@ -43,6 +45,7 @@ mod worker;
 
 use std::sync::Arc;
 
+use object_store::ObjectStore;
 use shared::event_log::EventLog;
 use shared::price::PriceBook;
 use shared::serving_store::ServingStore;
@@ -66,6 +69,8 @@ pub struct Deps {
     pub store: Arc<dyn ServingStore>,
     /// The price book.
     pub prices: Prices,
+    /// Where checkpoints live if other machines are to reach them; else in [`Settings::state_dir`].
+    pub state: Option<Arc<dyn ObjectStore>>,
     /// For flush times and latencies; never for a decision about an event.
     pub clock: Arc<dyn Clock>,
 }

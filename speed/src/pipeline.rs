@@ -20,7 +20,7 @@ use shared::time::{Timestamp, sleep};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use crate::assigned::Assigned;
+use crate::assigned::{Assigned, Taking};
 use crate::outcome::Tally;
 use crate::settings::Settings;
 use crate::watermark::Combined;
@@ -66,16 +66,15 @@ pub(crate) struct Pipeline {
 impl Pipeline {
     /// Restores every partition and opens the log where they stand.
     pub(crate) async fn start(settings: Settings, deps: Deps) -> Result<Self, Error> {
-        let partitions = owned_partitions(&settings, deps.events.partitions())?;
+        let partitions = owned_partitions(&settings, &deps)?;
         let share = share_of(&settings, partitions.len() as u64);
         let Bounds { start, end } = deps.events.bounds().await?;
         let now = deps.clock.now();
         let mut restoring = JoinSet::new();
         for partition in partitions {
             let generation = deps.store.next_generation(partition).await?;
-            let (share, log_start) = (share.clone(), start.next(partition));
-            let restore = move || Assigned::restore(partition, &share, log_start, generation, now);
-            restoring.spawn(patiently(restore));
+            let (settings, state, log_start) = (share.clone(), deps.state.clone(), start.next(partition));
+            restoring.spawn(patiently(Taking { partition, generation, log_start, now, settings, state }));
         }
         let mut assigned = BTreeMap::new();
         while let Some(restored) = restoring.join_next().await {
@@ -294,14 +293,15 @@ impl Pipeline {
 }
 
 /// Restores a partition. A predecessor that was cut off may still be finishing a save: that is worth a moment.
-async fn patiently(restore: impl Fn() -> Result<Assigned, Error> + Clone + Send + 'static) -> Result<Assigned, Error> {
-    for _ in 0..PREDECESSOR_TRIES {
-        match tokio::task::spawn_blocking(restore.clone()).await? {
-            Err(Error::Owned(_)) => sleep(PREDECESSOR_WAIT).await,
+async fn patiently(taking: Taking) -> Result<Assigned, Error> {
+    let mut tries = 1..=PREDECESSOR_TRIES;
+    loop {
+        let taking = taking.clone();
+        match tokio::task::spawn_blocking(move || Assigned::restore(&taking)).await? {
+            Err(Error::Owned(_)) if tries.next().is_some() => sleep(PREDECESSOR_WAIT).await,
             restored => return restored,
         }
     }
-    tokio::task::spawn_blocking(restore).await?
 }
 
 /// Takes records in, letting other tasks of the process in between.
@@ -354,9 +354,9 @@ fn by_partition(records: Vec<Record>) -> BTreeMap<u32, Vec<Record>> {
     parts
 }
 
-fn owned_partitions(settings: &Settings, of_log: u32) -> Result<Vec<u32>, Error> {
-    let mut problems = settings.problems();
-    if settings.state_dir.as_os_str().is_empty() {
+fn owned_partitions(settings: &Settings, deps: &Deps) -> Result<Vec<u32>, Error> {
+    let (mut problems, of_log) = (settings.problems(), deps.events.partitions());
+    if deps.state.is_none() && settings.state_dir.as_os_str().is_empty() {
         problems.push(Problem::new("speed.state_dir", "is not set"));
     }
     if let Some(unknown) = settings.partitions.iter().find(|p| **p >= of_log) {

@@ -12,6 +12,9 @@ use shared::verdict::Counting;
 pub struct Settings {
     /// The partitions to own; empty means all of the log's. Give each process its own.
     pub partitions: Vec<u32>,
+    /// Where checkpoints live: `s3://bucket/path`, `gs://…`, `az://…` or `file:///shared/folder`, reached as
+    /// `[object_store]` says; empty: the data folder. Elsewhere any machine can go on with a partition.
+    pub state_url: String,
     /// How often changed rows go to the serving store.
     pub flush_interval: Span,
     /// How often state and positions are saved: what a restart reads again at most.
@@ -48,6 +51,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             partitions: Vec::new(),
+            state_url: String::new(),
             flush_interval: Span::secs(10),
             checkpoint_interval: Span::secs(30),
             out_of_orderness: Span::secs(30),
