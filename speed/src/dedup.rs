@@ -103,6 +103,11 @@ impl<const N: usize> Memory<N> {
         }
     }
 
+    /// Remembers at most so many ids from now on.
+    pub(crate) fn limit(&mut self, limit: usize) {
+        self.limit = limit.max(LIMIT_SHARE);
+    }
+
     /// How many ids were forgotten before their time because of the limit.
     pub(crate) fn forgotten(&self) -> u64 {
         self.forgotten

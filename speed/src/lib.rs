@@ -16,7 +16,7 @@
 //!   a newer generation, decisions.md D-9);
 //! - inside a checkpoint: the one before it is used (it is kept until the next but one);
 //! - two processes on one partition: on one machine the second is refused by a file lock; across machines the
-//!   older generation's rows lose in the store.
+//!   older generation's rows lose in the store, and its checkpoints to the newer one's (`objects`).
 //!
 //! Never: decides anything by the wall clock, writes an increment, reads another layer's state. What it cannot
 //! know (an id older than the dedup window, an id that came through another partition, an event later than the
@@ -29,6 +29,7 @@ mod decode;
 mod dedup;
 mod error;
 mod folder;
+mod held;
 mod latency;
 mod metrics;
 mod objects;

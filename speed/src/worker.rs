@@ -92,6 +92,14 @@ impl Worker {
         self.prices = prices;
     }
 
+    /// Other limits than those it began with; what is beyond them goes with the next records.
+    pub(crate) fn limit(&mut self, settings: &Settings) {
+        let limit = usize::try_from(settings.max_dedup_ids).unwrap_or(usize::MAX);
+        self.ids.limit(limit);
+        self.clicks.limit(limit);
+        self.max_open_rows = usize::try_from(settings.max_open_rows).unwrap_or(usize::MAX);
+    }
+
     /// Takes one record in. Records come in the order of their positions.
     pub fn apply(&mut self, record: &Record) -> Outcome {
         self.next_position = record.position + 1;
