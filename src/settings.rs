@@ -167,6 +167,10 @@ impl Settings {
         problems.extend(self.counting.problems().into_iter().map(|why| Problem::new("counting", why)));
         problems.extend(self.gateway.problems());
         problems.extend(self.speed.problems());
+        if !self.speed.state_url.is_empty() && !lake::stores::is_place(&self.speed.state_url) {
+            let why = "use s3://BUCKET/PATH, gs://BUCKET/PATH, az://CONTAINER/PATH or file:///FOLDER, or nothing";
+            problems.push(Problem::new("speed.state_url", why));
+        }
         problems.extend(self.lake.problems());
         problems.extend(self.batch.problems());
         problems.extend(self.reconcile.problems());

@@ -138,10 +138,13 @@ impl Parts {
             counting: self.settings.counting.clone(),
             ..self.settings.speed.clone()
         };
+        let (stores, url) = (&self.settings.object_store, &settings.state_url);
+        let state = if url.is_empty() { None } else { Some(stores.root(url, &settings.state_dir)?) };
         let deps = speed::Deps {
             events: logs.events,
             store: self.serving_store().await?,
             prices: self.prices(shutdown)?,
+            state: state.map(|root| serving::rooted(root.store(), root.path(""))),
             clock: self.clock(),
         };
         Ok(speed::Speed::new(settings, deps))

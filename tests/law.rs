@@ -207,6 +207,7 @@ impl World {
             events: self.log.clone(),
             store: self.store.clone(),
             prices: Arc::new(move || book.clone()),
+            state: None,
             clock: self.clock(),
         };
         let shutdown = Shutdown::new();

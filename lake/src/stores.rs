@@ -98,8 +98,7 @@ impl Settings {
             }
         };
         for (name, url) in [("lake_url", &self.lake_url), ("published_url", &self.published_url)] {
-            let found = Url::parse(url).ok().filter(|u| u.host_str().is_some()).map(|u| kind(&u));
-            let good = url.is_empty() || found.is_some_and(|k| k.is_some());
+            let good = url.is_empty() || is_store(url);
             must(good, name, "use s3://BUCKET/PATH, gs://BUCKET/PATH or az://CONTAINER/PATH, or nothing for a folder");
         }
         let plain = self.endpoint.starts_with("http://");
@@ -130,7 +129,7 @@ impl Settings {
         problems
     }
 
-    /// The root at `url`, or the folder where there is none.
+    /// The root at `url` (a store's or `file:///folder`), or the folder where there is none.
     ///
     /// # Errors
     /// `Invalid` when the store is not built in or its settings cannot be used; `Unavailable` when the folder cannot be
@@ -140,6 +139,9 @@ impl Settings {
             return LakeRoot::open_folder(folder);
         }
         let url = Url::parse(url).map_err(|e| Error::Invalid(format!("{url:?} is not a URL: {e}")))?;
+        if let Some(folder) = folder_of(&url) {
+            return LakeRoot::open_folder(&folder);
+        }
         LakeRoot::with_store(self.open(&url)?, url)
     }
 
@@ -158,6 +160,20 @@ impl Settings {
         };
         opened.map_err(|why| Error::Invalid(format!("cannot open {url}: {why}")))
     }
+}
+
+/// Whether `url` names a store or, as `file:///folder`, a folder.
+#[must_use]
+pub fn is_place(url: &str) -> bool {
+    is_store(url) || Url::parse(url).is_ok_and(|url| folder_of(&url).is_some())
+}
+
+fn is_store(url: &str) -> bool {
+    Url::parse(url).is_ok_and(|url| url.host_str().is_some() && kind(&url).is_some())
+}
+
+fn folder_of(url: &Url) -> Option<PathBuf> {
+    (url.scheme() == "file").then(|| url.to_file_path().ok()).flatten()
 }
 
 fn kind(url: &Url) -> Option<Kind> {

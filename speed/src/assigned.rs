@@ -1,4 +1,4 @@
-//! One partition as this process owns it: its worker, its state folder, its generation.
+//! One partition as this process owns it: its worker, the place of its state, its generation.
 //! Guarantee: state and position are saved and restored together; a checkpoint that cannot be read gives way to
 //! the one before, and none at all to the log's beginning. On crash: the next start restores.
 //! Never: goes on from a position whose state is unknown.
@@ -17,16 +17,19 @@ use crate::Error;
 use crate::checkpoint::{StateMessage, decode, encode};
 use crate::dedup::Memory;
 use crate::folder::Folder;
+use crate::objects::Objects;
 use crate::outcome::Tally;
+use crate::place::Place;
 use crate::settings::Settings;
 use crate::worker::{CLICKS, IDS, Worker};
+use object_store::ObjectStore;
 
 /// A partition at work.
 #[derive(Debug)]
 pub(crate) struct Assigned {
     pub(crate) worker: Worker,
-    folder: Folder,
-    /// The newest checkpoint: its number, position and dedup files.
+    place: Box<dyn Place>,
+    /// What the newest checkpoint holds.
     saved: Saved,
     generation: u32,
     sequence: u64,
@@ -36,57 +39,93 @@ pub(crate) struct Assigned {
     pub(crate) heard_at: Timestamp,
 }
 
+/// A checkpoint's position and dedup files.
 #[derive(Debug, Default)]
 struct Saved {
-    number: u64,
     position: Option<u64>,
     files: BTreeSet<String>,
 }
 
 impl Saved {
-    fn of(number: u64, message: &StateMessage) -> Self {
+    fn of(message: &StateMessage) -> Self {
         let mut files = BTreeSet::new();
         files.extend(message.ids.iter().flat_map(|m| Memory::<0>::files(IDS, m)));
         files.extend(message.clicks.iter().flat_map(|m| Memory::<8>::files(CLICKS, m)));
-        Self { number, position: Some(message.next_position), files }
+        Self { position: Some(message.next_position), files }
+    }
+}
+
+/// How a partition is taken on.
+#[derive(Clone)]
+pub(crate) struct Taking {
+    pub(crate) partition: u32,
+    /// Newer than any before.
+    pub(crate) generation: u32,
+    /// Where it begins if it never was saved.
+    pub(crate) log_start: u64,
+    /// Only the beginning of idleness.
+    pub(crate) now: Timestamp,
+    /// The limits are this partition's own.
+    pub(crate) settings: Settings,
+    /// Where state is kept; else in the settings' folder.
+    pub(crate) state: Option<Arc<dyn ObjectStore>>,
+}
+
+impl Taking {
+    fn place(&self) -> Result<Box<dyn Place>, Error> {
+        Ok(match &self.state {
+            Some(store) => Box::new(Objects::open(Arc::clone(store), self.partition, self.generation)?),
+            None => Box::new(Folder::open(self.settings.state_dir.join(format!("partition-{:04}", self.partition)))?),
+        })
+    }
+
+    /// The state of `checkpoint`, if it is whole.
+    fn read(&self, place: &mut dyn Place, checkpoint: &str) -> Result<Option<(Worker, Saved)>, Error> {
+        let message = place.read_checkpoint(checkpoint)?.and_then(|bytes| decode(&bytes));
+        let Some(message) = message.filter(|m| m.partition == self.partition) else { return Ok(None) };
+        let mut failed = None;
+        let worker = Worker::restore(&message, &self.settings, |file, length| {
+            place.read_file(file, length).unwrap_or_else(|error| {
+                failed = Some(error);
+                None
+            })
+        });
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(worker.map(|worker| (worker, Saved::of(&message)))),
+        }
     }
 }
 
 impl Assigned {
-    /// Takes `partition` on: from its newest readable checkpoint, or from `log_start` where there never was one.
-    /// `generation` must be new; `now` is only the beginning of idleness.
-    pub(crate) fn restore(
-        partition: u32,
-        settings: &Settings,
-        log_start: u64,
-        generation: u32,
-        now: Timestamp,
-    ) -> Result<Self, Error> {
-        let folder = Folder::open(settings.state_dir.join(format!("partition-{partition:04}")))?;
+    /// Takes a partition on: from its newest readable checkpoint, or from the log's start where there never was one.
+    /// Blocks.
+    pub(crate) fn restore(taking: &Taking) -> Result<Self, Error> {
+        let Taking { partition, generation, log_start, now, .. } = *taking;
+        let mut place = taking.place()?;
         let mut restored = None;
-        for number in folder.checkpoints()? {
-            let message = folder.read_checkpoint(number)?.and_then(|bytes| decode(&bytes));
-            let whole = message.filter(|m| m.partition == partition).and_then(|message| {
-                let worker = Worker::restore(&message, settings, |file, length| folder.read_file(file, length))?;
-                Some((worker, Saved::of(number, &message)))
-            });
-            if whole.is_some() {
-                restored = whole;
+        for checkpoint in place.checkpoints()? {
+            restored = taking.read(place.as_mut(), &checkpoint)?;
+            if restored.is_some() {
                 break;
             }
-            warn!(partition, number, "checkpoint is damaged, using an older one");
-            folder.discard(number)?;
+            warn!(partition, checkpoint, "checkpoint is damaged, using an older one");
+            place.discard(&checkpoint)?;
         }
         let (worker, saved) = match restored {
             Some(restored) => restored,
-            None if log_start > 0 && folder.has_damaged() => {
-                return Err(Error::Damaged { folder: folder.path().to_owned(), log_start });
+            None if log_start > 0 && place.has_damaged() => {
+                return Err(Error::Damaged { place: place.name(), log_start });
             }
-            None => (Worker::new(partition, log_start, settings), Saved::default()),
+            None => (Worker::new(partition, log_start, &taking.settings), Saved::default()),
         };
         info!(partition, generation, position = worker.next_position(), "partition assigned");
         let told_forgotten = worker.forgotten_ids();
-        Ok(Self { worker, folder, saved, generation, sequence: 0, told_forgotten, heard_at: now })
+        let mut taken = Self { worker, place, saved, generation, sequence: 0, told_forgotten, heard_at: now };
+        if taken.place.is_shared() {
+            taken.write()?;
+        }
+        Ok(taken)
     }
 
     /// Takes the records of one poll in; how many had which outcome.
@@ -115,7 +154,7 @@ impl Assigned {
         }
     }
 
-    /// Saves state and position, if there is something new. Blocks on the disk.
+    /// Saves state and position, if there is something new. Blocks.
     pub(crate) fn save(&mut self) -> Result<(), Error> {
         if self.saved.position == Some(self.worker.next_position()) {
             return Ok(());
@@ -126,10 +165,13 @@ impl Assigned {
             warn!(partition, ids, "dedup limit reached: older repeats are counted here until reconcile");
             self.told_forgotten = forgotten;
         }
+        self.write()
+    }
+
+    fn write(&mut self) -> Result<(), Error> {
         let (message, appends) = self.worker.stage();
-        let next = Saved::of(self.saved.number + 1, &message);
-        let keep = self.saved.files.union(&next.files).cloned().collect();
-        self.folder.save(next.number, &encode(&message), &appends, &keep)?;
+        let next = Saved::of(&message);
+        self.place.save(&encode(&message), &appends, &next.files, &self.saved.files)?;
         self.worker.mark_stored(&message);
         self.saved = next;
         Ok(())

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use prost::Message;
 use shared::time::{SECOND, Timestamp};
 
-use crate::folder::Append;
+use crate::place::Append;
 use crate::table::{Id, Table};
 
 /// A window is cut into this many buckets, so an id lives up to 1/24 longer than it must.
@@ -101,6 +101,11 @@ impl<const N: usize> Memory<N> {
             next_number: 0,
             forgotten: 0,
         }
+    }
+
+    /// Remembers at most so many ids from now on.
+    pub(crate) fn limit(&mut self, limit: usize) {
+        self.limit = limit.max(LIMIT_SHARE);
     }
 
     /// How many ids were forgotten before their time because of the limit.

@@ -29,18 +29,45 @@ pub enum Error {
         /// Why it failed.
         source: std::io::Error,
     },
+    /// The object store that keeps the state.
+    #[error("cannot {doing} {object}: {source}")]
+    Objects {
+        /// What was attempted.
+        doing: &'static str,
+        /// On which object.
+        object: String,
+        /// Why it failed.
+        source: object_store::Error,
+    },
+    /// State that was saved is not what it was: somebody changed or removed it.
+    #[error("{place}: {file} is not as it was saved")]
+    Lost {
+        /// Where the partition's state is.
+        place: String,
+        /// The file.
+        file: String,
+    },
+    /// Another worker has taken the partition over.
+    #[error("{place}: generation {newest} has taken over from generation {generation}")]
+    Superseded {
+        /// Where the partition's state is.
+        place: String,
+        /// Ours.
+        generation: u32,
+        /// The newest one.
+        newest: u32,
+    },
     /// Another process works on the same partition.
     #[error("another process owns {}: stop it first, or give this one other partitions", .0.display())]
     Owned(PathBuf),
     /// No checkpoint can be read and the log no longer begins at its beginning.
     #[error(
-        "no checkpoint in {} can be read and the log begins at position {log_start}: rows of the missing records \
-         cannot be rebuilt; remove the folder to go on from there (reconcile makes those hours exact)",
-        folder.display()
+        "no checkpoint in {place} can be read and the log begins at position {log_start}: rows of the missing records \
+         cannot be rebuilt; remove what is there to go on from the log's start (reconcile makes those hours exact)"
     )]
     Damaged {
-        /// The partition's state folder.
-        folder: PathBuf,
+        /// Where the partition's state is.
+        place: String,
         /// The oldest position the log still has.
         log_start: u64,
     },
@@ -68,8 +95,9 @@ impl Error {
             Self::Log(e) => e.kind(),
             Self::Store(e) => e.kind(),
             Self::State { source, .. } => io_kind(source),
-            Self::Owned(_) => ErrorKind::Conflict,
-            Self::Damaged { .. } | Self::Overlap { .. } => ErrorKind::Corrupt,
+            Self::Objects { .. } => ErrorKind::Unavailable,
+            Self::Owned(_) | Self::Superseded { .. } => ErrorKind::Conflict,
+            Self::Damaged { .. } | Self::Lost { .. } | Self::Overlap { .. } => ErrorKind::Corrupt,
             Self::Worker(_) => ErrorKind::Internal,
         }
     }

@@ -1,8 +1,7 @@
-//! A partition's state folder: numbered checkpoints and the dedup files they name.
+//! A partition's state in a folder of this machine: numbered checkpoints and dedup files that grow.
 //!
-//! Guarantee: a checkpoint is there whole or not at all (temporary file, fsync, rename, fsync of the folder), its
-//! files are durable before it is, and the one before it stays readable until the next. A lock keeps a second
-//! process out. On crash: leftovers are overwritten or removed by the next save.
+//! Guarantee: what a place promises (temporary file, fsync, rename, fsync of the folder); a lock keeps a second process
+//! out. On crash: leftovers are overwritten or removed by the next save.
 //! Never: changes a byte that one of the two newest checkpoints names.
 
 use std::collections::BTreeSet;
@@ -11,18 +10,10 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use crate::Error;
+use crate::place::{Append, Place, frame, unframe};
 
-const MAGIC: &[u8; 8] = b"CLSPEED1";
 const PREFIX: &str = "checkpoint-";
 const DAMAGED: &str = "damaged";
-
-/// Bytes to put at `offset` of `file`; whatever lies beyond is cut off first.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Append {
-    pub(crate) file: String,
-    pub(crate) offset: u64,
-    pub(crate) bytes: Vec<u8>,
-}
 
 /// One partition's folder, locked for this process until it is dropped.
 #[derive(Debug)]
@@ -48,68 +39,6 @@ impl Folder {
         }
     }
 
-    /// Where it is.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The checkpoints there are, newest first.
-    pub(crate) fn checkpoints(&self) -> Result<Vec<u64>, Error> {
-        let names = self.names()?;
-        let mut numbers: Vec<u64> = names.iter().filter_map(|n| n.strip_prefix(PREFIX)?.parse().ok()).collect();
-        numbers.sort_unstable_by(|a, b| b.cmp(a));
-        Ok(numbers)
-    }
-
-    /// The content of checkpoint `number`; `None` when it is not whole.
-    pub(crate) fn read_checkpoint(&self, number: u64) -> Result<Option<Vec<u8>>, Error> {
-        let path = self.checkpoint(number);
-        let bytes = std::fs::read(&path).map_err(|e| failed("read", &path, e))?;
-        let content = bytes.strip_prefix(MAGIC).and_then(|rest| rest.split_first_chunk::<4>());
-        Ok(content.filter(|(sum, body)| u32::from_le_bytes(**sum) == crc32c::crc32c(body)).map(|(_, b)| b.to_vec()))
-    }
-
-    /// The first `length` bytes of `file`, if it has as many.
-    pub(crate) fn read_file(&self, file: &str, length: u64) -> Option<Vec<u8>> {
-        let mut bytes = Vec::new();
-        let read = File::open(self.path.join(file)).and_then(|f| f.take(length).read_to_end(&mut bytes));
-        read.ok().filter(|n| *n as u64 == length).map(|_| bytes)
-    }
-
-    /// Puts an unreadable checkpoint out of the way, so that it is not the "one before" of the next save.
-    pub(crate) fn discard(&self, number: u64) -> Result<(), Error> {
-        let path = self.checkpoint(number);
-        std::fs::rename(&path, self.path.join(DAMAGED)).map_err(|e| failed("rename", &path, e))?;
-        sync_folder(&self.path)
-    }
-
-    /// Whether a checkpoint was ever discarded here.
-    pub(crate) fn has_damaged(&self) -> bool {
-        self.path.join(DAMAGED).exists()
-    }
-
-    /// Makes `appends` durable, then `body` as checkpoint `number`, then removes what neither it nor the one
-    /// before needs (`keep` names the files of both).
-    pub(crate) fn save(
-        &self,
-        number: u64,
-        body: &[u8],
-        appends: &[Append],
-        keep: &BTreeSet<String>,
-    ) -> Result<(), Error> {
-        for append in appends {
-            self.append(append)?;
-        }
-        let temporary = self.path.join("checkpoint.tmp");
-        write_synced(&temporary, body).map_err(|e| failed("write", &temporary, e))?;
-        // The files' names must be durable before the checkpoint that needs them.
-        sync_folder(&self.path)?;
-        let path = self.checkpoint(number);
-        std::fs::rename(&temporary, &path).map_err(|e| failed("rename", &path, e))?;
-        sync_folder(&self.path)?;
-        self.clean(keep)
-    }
-
     fn append(&self, append: &Append) -> Result<(), Error> {
         let path = self.path.join(&append.file);
         let write = || -> io::Result<()> {
@@ -123,11 +52,10 @@ impl Folder {
         write().map_err(|e| failed("append to", &path, e))
     }
 
-    fn clean(&self, keep: &BTreeSet<String>) -> Result<(), Error> {
-        let old: BTreeSet<String> = self.checkpoints()?.into_iter().skip(2).map(checkpoint_name).collect();
+    fn clean(&self, needs: impl Fn(&str) -> bool) -> Result<(), Error> {
+        let old: BTreeSet<String> = self.checkpoints()?.into_iter().skip(2).collect();
         for name in self.names()? {
-            let is_checkpoint = name.starts_with(PREFIX);
-            let is_ours = is_checkpoint || name == "lock" || name == DAMAGED || keep.contains(&name);
+            let is_ours = name.starts_with(PREFIX) || name == "lock" || name == DAMAGED || needs(&name);
             if old.contains(&name) || !is_ours {
                 let path = self.path.join(&name);
                 std::fs::remove_file(&path).map_err(|e| failed("remove", &path, e))?;
@@ -142,21 +70,75 @@ impl Folder {
         let names = entries.map(|entry| entry.map(|e| e.file_name().to_string_lossy().into_owned()));
         names.collect::<Result<_, _>>().map_err(fail)
     }
+}
 
-    fn checkpoint(&self, number: u64) -> PathBuf {
-        self.path.join(checkpoint_name(number))
+impl Place for Folder {
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    fn checkpoints(&self) -> Result<Vec<String>, Error> {
+        let mut names = self.names()?;
+        names.retain(|name| number(name).is_some());
+        names.sort_unstable_by_key(|name| std::cmp::Reverse(number(name)));
+        Ok(names)
+    }
+
+    fn read_checkpoint(&mut self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        let path = self.path.join(name);
+        let bytes = std::fs::read(&path).map_err(|e| failed("read", &path, e))?;
+        Ok(unframe(&bytes).map(<[u8]>::to_vec))
+    }
+
+    fn read_file(&self, file: &str, length: u64) -> Result<Option<Vec<u8>>, Error> {
+        let mut bytes = Vec::new();
+        let read = File::open(self.path.join(file)).and_then(|f| f.take(length).read_to_end(&mut bytes));
+        Ok(read.ok().filter(|n| *n as u64 == length).map(|_| bytes))
+    }
+
+    fn discard(&mut self, name: &str) -> Result<(), Error> {
+        let path = self.path.join(name);
+        std::fs::rename(&path, self.path.join(DAMAGED)).map_err(|e| failed("rename", &path, e))?;
+        sync_folder(&self.path)
+    }
+
+    fn has_damaged(&self) -> bool {
+        self.path.join(DAMAGED).exists()
+    }
+
+    fn save(
+        &mut self,
+        body: &[u8],
+        appends: &[Append],
+        files: &BTreeSet<String>,
+        before: &BTreeSet<String>,
+    ) -> Result<(), Error> {
+        for append in appends {
+            self.append(append)?;
+        }
+        let temporary = self.path.join("checkpoint.tmp");
+        write_synced(&temporary, &frame(body)).map_err(|e| failed("write", &temporary, e))?;
+        // The files' names must be durable before the checkpoint that needs them.
+        sync_folder(&self.path)?;
+        let newest = self.checkpoints()?.first().and_then(|name| number(name)).unwrap_or(0);
+        let path = self.path.join(format!("{PREFIX}{:010}", newest + 1));
+        std::fs::rename(&temporary, &path).map_err(|e| failed("rename", &path, e))?;
+        sync_folder(&self.path)?;
+        self.clean(|name| files.contains(name) || before.contains(name))
     }
 }
 
-fn checkpoint_name(number: u64) -> String {
-    format!("{PREFIX}{number:010}")
+fn number(name: &str) -> Option<u64> {
+    name.strip_prefix(PREFIX)?.parse().ok()
 }
 
-fn write_synced(path: &Path, body: &[u8]) -> io::Result<()> {
+fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = File::create(path)?;
-    file.write_all(MAGIC)?;
-    file.write_all(&crc32c::crc32c(body).to_le_bytes())?;
-    file.write_all(body)?;
+    file.write_all(bytes)?;
     file.sync_all()
 }
 
@@ -177,54 +159,56 @@ mod tests {
         Append { file: file.to_owned(), offset, bytes: bytes.to_vec() }
     }
 
-    fn keep(files: &[&str]) -> BTreeSet<String> {
+    fn files(files: &[&str]) -> BTreeSet<String> {
         files.iter().map(|f| (*f).to_owned()).collect()
     }
 
     #[test]
     fn the_two_newest_checkpoints_and_their_files_are_kept() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = Folder::open(dir.path().join("p")).unwrap();
-        folder.save(1, b"one", &[append("ids-1", 0, b"aaaa")], &keep(&["ids-1"])).unwrap();
-        folder
-            .save(2, b"two", &[append("ids-1", 4, b"bb"), append("ids-2", 0, b"c")], &keep(&["ids-1", "ids-2"]))
-            .unwrap();
-        assert_eq!(folder.read_file("ids-1", 6).unwrap(), b"aaaabb");
-        folder.save(3, b"three", &[], &keep(&["ids-2"])).unwrap();
-        assert_eq!(folder.checkpoints().unwrap(), [3, 2]);
-        assert_eq!(folder.read_checkpoint(3).unwrap().unwrap(), b"three");
-        assert_eq!(folder.read_checkpoint(2).unwrap().unwrap(), b"two");
-        assert_eq!(folder.read_file("ids-1", 1), None);
-        assert_eq!(folder.read_file("ids-2", 2), None);
+        let mut folder = Folder::open(dir.path().join("p")).unwrap();
+        let (one, both, two) = (files(&["ids-1"]), files(&["ids-1", "ids-2"]), files(&["ids-2"]));
+        folder.save(b"one", &[append("ids-1", 0, b"aaaa")], &one, &files(&[])).unwrap();
+        folder.save(b"two", &[append("ids-1", 4, b"bb"), append("ids-2", 0, b"c")], &both, &one).unwrap();
+        assert_eq!(folder.read_file("ids-1", 6).unwrap().unwrap(), b"aaaabb");
+        folder.save(b"three", &[], &two, &two).unwrap();
+        let checkpoints = folder.checkpoints().unwrap();
+        assert_eq!(checkpoints, ["checkpoint-0000000003", "checkpoint-0000000002"]);
+        assert_eq!(folder.read_checkpoint(&checkpoints[0]).unwrap().unwrap(), b"three");
+        assert_eq!(folder.read_checkpoint(&checkpoints[1]).unwrap().unwrap(), b"two");
+        assert_eq!(folder.read_file("ids-1", 1).unwrap(), None);
+        assert_eq!(folder.read_file("ids-2", 2).unwrap(), None);
     }
 
     #[test]
     fn an_append_cuts_off_what_a_crash_left_behind() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = Folder::open(dir.path().to_owned()).unwrap();
-        folder.save(1, b"", &[append("f", 0, b"abcdef")], &keep(&["f"])).unwrap();
-        folder.save(2, b"", &[append("f", 3, b"xy")], &keep(&["f"])).unwrap();
+        let mut folder = Folder::open(dir.path().to_owned()).unwrap();
+        let f = files(&["f"]);
+        folder.save(b"", &[append("f", 0, b"abcdef")], &f, &f).unwrap();
+        folder.save(b"", &[append("f", 3, b"xy")], &f, &f).unwrap();
         assert_eq!(std::fs::read(dir.path().join("f")).unwrap(), b"abcxy");
     }
 
     #[test]
     fn every_damage_to_a_checkpoint_is_seen() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = Folder::open(dir.path().to_owned()).unwrap();
-        folder.save(1, b"content", &[], &keep(&[])).unwrap();
-        let path = folder.checkpoint(1);
+        let mut folder = Folder::open(dir.path().to_owned()).unwrap();
+        folder.save(b"content", &[], &files(&[]), &files(&[])).unwrap();
+        let name = folder.checkpoints().unwrap().remove(0);
+        let path = dir.path().join(&name);
         let whole = std::fs::read(&path).unwrap();
         for at in 0..whole.len() {
             let mut flipped = whole.clone();
             flipped[at] ^= 0x10;
             std::fs::write(&path, flipped).unwrap();
-            assert_eq!(folder.read_checkpoint(1).unwrap(), None, "flipped byte {at}");
+            assert_eq!(folder.read_checkpoint(&name).unwrap(), None, "flipped byte {at}");
             std::fs::write(&path, &whole[..at]).unwrap();
-            assert_eq!(folder.read_checkpoint(1).unwrap(), None, "cut at {at}");
+            assert_eq!(folder.read_checkpoint(&name).unwrap(), None, "cut at {at}");
         }
-        folder.discard(1).unwrap();
+        folder.discard(&name).unwrap();
         assert!(folder.has_damaged());
-        assert_eq!(folder.checkpoints().unwrap(), Vec::<u64>::new());
+        assert_eq!(folder.checkpoints().unwrap(), Vec::<String>::new());
     }
 
     #[test]

@@ -16,7 +16,7 @@
 //!   a newer generation, decisions.md D-9);
 //! - inside a checkpoint: the one before it is used (it is kept until the next but one);
 //! - two processes on one partition: on one machine the second is refused by a file lock; across machines the
-//!   older generation's rows lose in the store.
+//!   older generation's rows lose in the store, and its checkpoints to the newer one's (`objects`).
 //!
 //! Never: decides anything by the wall clock, writes an increment, reads another layer's state. What it cannot
 //! know (an id older than the dedup window, an id that came through another partition, an event later than the
@@ -29,10 +29,13 @@ mod decode;
 mod dedup;
 mod error;
 mod folder;
+mod held;
 mod latency;
 mod metrics;
+mod objects;
 mod outcome;
 mod pipeline;
+mod place;
 mod settings;
 mod table;
 #[cfg(test)]
@@ -43,6 +46,7 @@ mod worker;
 
 use std::sync::Arc;
 
+use object_store::ObjectStore;
 use shared::event_log::EventLog;
 use shared::price::PriceBook;
 use shared::serving_store::ServingStore;
@@ -66,6 +70,8 @@ pub struct Deps {
     pub store: Arc<dyn ServingStore>,
     /// The price book.
     pub prices: Prices,
+    /// Where checkpoints live if other machines are to reach them; else in [`Settings::state_dir`].
+    pub state: Option<Arc<dyn ObjectStore>>,
     /// For flush times and latencies; never for a decision about an event.
     pub clock: Arc<dyn Clock>,
 }

@@ -12,6 +12,12 @@ use shared::verdict::Counting;
 pub struct Settings {
     /// The partitions to own; empty means all of the log's. Give each process its own.
     pub partitions: Vec<u32>,
+    /// Where checkpoints live: `s3://bucket/path`, `gs://…`, `az://…` or `file:///shared/folder`, reached as
+    /// `[object_store]` says; empty: the data folder. Elsewhere any machine can go on with a partition.
+    pub state_url: String,
+    /// This worker's name in the consumer group that deals the partitions, one for each process and the same after every
+    /// restart; empty: `partitions` says. State must be where every worker reaches it.
+    pub group_member: String,
     /// How often changed rows go to the serving store.
     pub flush_interval: Span,
     /// How often state and positions are saved: what a restart reads again at most.
@@ -48,6 +54,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             partitions: Vec::new(),
+            state_url: String::new(),
+            group_member: String::new(),
             flush_interval: Span::secs(10),
             checkpoint_interval: Span::secs(30),
             out_of_orderness: Span::secs(30),
@@ -101,7 +109,29 @@ impl Settings {
         if partitions.windows(2).any(|pair| pair.first() == pair.last()) {
             problems.push(Problem::new("speed.partitions", "names a partition twice"));
         }
+        if !self.group_member.is_empty() {
+            if !self.group_member.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b)) {
+                problems.push(Problem::new("speed.group_member", "use a-z A-Z 0-9 . _ -"));
+            }
+            if self.state_url.is_empty() {
+                let why = "needs speed.state_url: another worker must reach the state of a partition that moves";
+                problems.push(Problem::new("speed.group_member", why));
+            }
+            if !self.partitions.is_empty() {
+                problems.push(Problem::new("speed.partitions", "are dealt by the group: empty it"));
+            }
+        }
         problems
+    }
+
+    /// The settings of one of `partitions`: the process's limits are divided among them.
+    pub(crate) fn share_of(&self, partitions: usize) -> Self {
+        let partitions = partitions.max(1) as u64;
+        Self {
+            max_dedup_ids: self.max_dedup_ids / partitions,
+            max_open_rows: self.max_open_rows / partitions,
+            ..self.clone()
+        }
     }
 }
 
@@ -129,5 +159,14 @@ mod tests {
         };
         let fields: Vec<String> = settings.problems().into_iter().map(|p| p.field).collect();
         assert_eq!(fields, ["speed.flush_interval", "speed.dedup_window", "speed.poll_records", "speed.partitions"]);
+    }
+
+    #[test]
+    fn a_group_deals_the_partitions_and_needs_state_that_can_move() {
+        let mut settings = Settings { group_member: "a 1".into(), partitions: vec![1], ..Settings::default() };
+        let fields: Vec<String> = settings.problems().into_iter().map(|p| p.field).collect();
+        assert_eq!(fields, ["speed.group_member", "speed.group_member", "speed.partitions"]);
+        settings = Settings { group_member: "a-1".into(), state_url: "s3://bucket".into(), ..Settings::default() };
+        assert_eq!(settings.problems(), []);
     }
 }

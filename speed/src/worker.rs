@@ -19,9 +19,9 @@ use crate::aggregate::{Billable, Windows};
 use crate::checkpoint::{FORMAT, StateMessage, restore_windows, windows};
 use crate::decode::{Agents, Seen, decode};
 use crate::dedup::Memory;
-use crate::folder::Append;
 use crate::latency::Latency;
 use crate::outcome::{Outcome, Tally};
+use crate::place::Append;
 use crate::settings::Settings;
 use crate::table::id_of;
 use crate::watermark::Watermark;
@@ -90,6 +90,14 @@ impl Worker {
     /// The prices for the events that follow.
     pub fn set_prices(&mut self, prices: Arc<PriceBook>) {
         self.prices = prices;
+    }
+
+    /// Other limits than those it began with; what is beyond them goes with the next records.
+    pub(crate) fn limit(&mut self, settings: &Settings) {
+        let limit = usize::try_from(settings.max_dedup_ids).unwrap_or(usize::MAX);
+        self.ids.limit(limit);
+        self.clicks.limit(limit);
+        self.max_open_rows = usize::try_from(settings.max_open_rows).unwrap_or(usize::MAX);
     }
 
     /// Takes one record in. Records come in the order of their positions.

@@ -4,6 +4,7 @@
 //! Every implementation passes `crate::testing::conformance::event_log`.
 
 pub mod embedded;
+pub mod group;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod memory;
@@ -106,6 +107,9 @@ pub enum LogError {
     /// Another process writes this log.
     #[error("another process is writing {0}: stop it first, or send the events to its HTTP API")]
     Locked(String),
+    /// The broker has put this process out: another one took its name, say.
+    #[error("the broker refuses this process: {0}")]
+    Refused(String),
     /// Stored bytes contradict themselves.
     #[error("log is corrupt: {0}")]
     Corrupt(String),
@@ -126,7 +130,7 @@ impl LogError {
         match self {
             Self::Invalid(_) | Self::TooLarge(_) => ErrorKind::Invalid,
             Self::Truncated { .. } | Self::AheadOfLog { .. } | Self::Corrupt(_) => ErrorKind::Corrupt,
-            Self::Locked(_) => ErrorKind::Conflict,
+            Self::Locked(_) | Self::Refused(_) => ErrorKind::Conflict,
             Self::Unavailable { .. } => ErrorKind::Unavailable,
         }
     }
@@ -148,6 +152,12 @@ pub trait EventLog: Send + Sync {
     /// # Errors
     /// [`LogError::Truncated`] or [`LogError::AheadOfLog`] when a start is outside the log.
     async fn consumer(&self, group: &str, from: &Positions) -> Result<Box<dyn Consumer>, LogError>;
+
+    /// Joins `group` as `name`; two processes never share a name. `None` where the log knows no groups: see
+    /// [`group::join`].
+    async fn join(&self, _group: &str, _name: &str) -> Result<Option<Box<dyn group::Member>>, LogError> {
+        Ok(None)
+    }
 
     /// Where the log begins and ends, for every partition.
     async fn bounds(&self) -> Result<Bounds, LogError>;

@@ -1,9 +1,17 @@
-//! A serving store that can refuse, or write and then say it did not.
+//! A serving store that can refuse, or write and then say it did not; an object store that a crash cuts off.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
+    PutOptions, PutPayload, PutResult, Result as Stored,
+};
 use shared::id::{AdId, CampaignId};
 use shared::rollup::{Counts, RollupKey, RowVersion, TimeRange};
 use shared::serving_store::{
@@ -12,6 +20,72 @@ use shared::serving_store::{
 };
 use shared::time::{Day, Timestamp};
 use tokio::sync::watch;
+
+/// Objects in a folder; after so many writes and removals nothing goes through any more, until it is mended.
+#[derive(Debug)]
+pub(crate) struct Cut {
+    inner: Arc<LocalFileSystem>,
+    left: Arc<Mutex<u64>>,
+}
+
+impl Cut {
+    pub(crate) fn on(folder: &std::path::Path) -> Self {
+        let inner = LocalFileSystem::new_with_prefix(folder).unwrap();
+        Self { inner: Arc::new(inner), left: Arc::new(Mutex::new(u64::MAX)) }
+    }
+
+    pub(crate) fn after(&self, changes: u64) {
+        *self.left.lock().unwrap() = changes;
+    }
+
+    pub(crate) fn mend(&self) {
+        self.after(u64::MAX);
+    }
+}
+
+fn take_one(left: &Mutex<u64>) -> Stored<()> {
+    let mut left = left.lock().unwrap();
+    let cut = || object_store::Error::Generic { store: "Cut", source: "the store is away".into() };
+    *left = left.checked_sub(1).ok_or_else(cut)?;
+    Ok(())
+}
+
+impl std::fmt::Display for Cut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Cut {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Stored<PutResult> {
+        take_one(&self.left)?;
+        self.inner.put_opts(location, payload, opts).await
+    }
+    async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Stored<Box<dyn MultipartUpload>> {
+        Err(object_store::Error::NotImplemented { operation: "multipart".into(), implementer: "Cut".into() })
+    }
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Stored<GetResult> {
+        self.inner.get_opts(location, options).await
+    }
+    fn delete_stream(&self, locations: BoxStream<'static, Stored<Path>>) -> BoxStream<'static, Stored<Path>> {
+        let left = Arc::clone(&self.left);
+        let allowed = locations.and_then(move |path| {
+            let taken = take_one(&left);
+            async move { taken.map(|()| path) }
+        });
+        self.inner.delete_stream(allowed.boxed())
+    }
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Stored<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Stored<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Stored<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}
 
 /// How the store behaves.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

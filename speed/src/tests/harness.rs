@@ -13,7 +13,7 @@ use shared::time::ManualClock;
 use shared::verdict::Counting;
 
 use super::events::{START, prices};
-use super::faults::MoodyStore;
+use super::faults::{Cut, MoodyStore};
 use super::recount::recount;
 use crate::pipeline::Pipeline;
 use crate::{Deps, Outcome, Settings};
@@ -27,6 +27,8 @@ pub(crate) struct World {
     pub(crate) store: MoodyStore,
     pub(crate) clock: ManualClock,
     pub(crate) settings: Settings,
+    /// The same folder as an object store, if state is kept in one.
+    pub(crate) objects: Option<Arc<Cut>>,
     folder: tempfile::TempDir,
 }
 
@@ -48,7 +50,14 @@ impl World {
             ..Settings::default()
         };
         let (log, store, clock) = (MemoryLog::new(PARTITIONS), MoodyStore::new(), ManualClock::at(START));
-        Self { log, store, clock, settings, folder }
+        Self { log, store, clock, settings, objects: None, folder }
+    }
+
+    /// With its state in an object store.
+    pub(crate) fn on_objects() -> Self {
+        let mut world = Self::new();
+        world.objects = Some(Arc::new(Cut::on(world.folder.path())));
+        world
     }
 
     pub(crate) fn deps(&self) -> Deps {
@@ -57,6 +66,7 @@ impl World {
             events: Arc::new(self.log.clone()),
             store: Arc::new(self.store.clone()),
             prices: Arc::new(move || Arc::clone(&book)),
+            state: self.objects.clone().map(|objects| objects as _),
             clock: Arc::new(self.clock.clone()),
         }
     }
@@ -120,6 +130,11 @@ impl World {
     /// The state folder of `partition`.
     pub(crate) fn folder(&self, partition: u32) -> PathBuf {
         self.folder.path().join(format!("partition-{partition:04}"))
+    }
+
+    /// How many objects (or files) the state of `partition` is.
+    pub(crate) fn pieces(&self, partition: u32) -> usize {
+        std::fs::read_dir(self.folder(partition)).map_or(0, Iterator::count)
     }
 
     /// The newest checkpoint of `partition`, if it has one.

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::events::{Happening, records, traffic};
 use super::faults::Mood;
 use super::harness::{PARTITIONS, World, block_on};
+use crate::Error;
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
@@ -27,6 +28,10 @@ enum Step {
     FlushIn(Mood),
     /// Time passes.
     Wait(i64),
+    /// The object store goes away after so many writes of a save, and the process dies.
+    CrashAfterWrites(u64),
+    /// Another process takes all partitions over; the old one goes on for a moment and saves.
+    Zombie(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -42,6 +47,15 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::FlushIn(Mood::Refuses)),
         1 => Just(Step::FlushIn(Mood::Forgets)),
         1 => (0..60_i64).prop_map(Step::Wait),
+    ]
+}
+
+/// What can also happen to state that any machine reaches.
+fn step_on_objects() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => step(),
+        1 => (0..20_u64).prop_map(Step::CrashAfterWrites),
+        1 => (0..30_usize).prop_map(Step::Zombie),
     ]
 }
 
@@ -76,8 +90,7 @@ fn lose_newest_checkpoints(world: &World) {
     }
 }
 
-async fn play(happenings: &[Happening], steps: &[Step]) {
-    let world = World::new();
+async fn play(world: World, happenings: &[Happening], steps: &[Step]) {
     let mut waiting = records(happenings, PARTITIONS).into_iter();
     let mut pipeline = world.start().await;
     for step in steps {
@@ -113,6 +126,21 @@ async fn play(happenings: &[Happening], steps: &[Step]) {
                 pipeline.flush_and_save(true).await.unwrap();
                 world.store.set_mood(Mood::Fine);
             }
+            Step::CrashAfterWrites(writes) => {
+                let objects = world.objects.as_ref().unwrap();
+                objects.after(writes);
+                pipeline.flush_and_save(true).await.unwrap();
+                drop(pipeline);
+                objects.mend();
+                pipeline = world.start().await;
+            }
+            Step::Zombie(records) => {
+                let mut zombie = std::mem::replace(&mut pipeline, world.start().await);
+                zombie.read(records).await.unwrap();
+                if let Err(error) = zombie.flush_and_save(true).await {
+                    assert!(matches!(error, Error::Superseded { .. }), "{error}");
+                }
+            }
             Step::Wait(seconds) => world.clock.advance(seconds * shared::time::SECOND),
         }
     }
@@ -136,6 +164,14 @@ proptest! {
         happenings in traffic(250),
         steps in prop::collection::vec(step(), 0..50),
     ) {
-        block_on(play(&happenings, &steps));
+        block_on(play(World::new(), &happenings, &steps));
+    }
+
+    #[test]
+    fn the_same_holds_for_state_in_an_object_store_and_two_owners_at_once(
+        happenings in traffic(250),
+        steps in prop::collection::vec(step_on_objects(), 0..50),
+    ) {
+        block_on(play(World::on_objects(), &happenings, &steps));
     }
 }

@@ -4,6 +4,7 @@ pub(crate) mod events;
 mod faults;
 mod harness;
 mod law;
+mod objects;
 mod recount;
 mod run;
 mod worker;

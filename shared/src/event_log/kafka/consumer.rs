@@ -1,4 +1,4 @@
-//! One reader of some partitions of a topic, by explicit assignment.
+//! Reading some partitions of a topic: by explicit assignment, or as the member of a group ([`super::member`]) has them.
 //! Guarantees: records come in position order within each partition, none is jumped over; a poll that is dropped
 //! half way loses nothing, since nothing is awaited after the first record is taken.
 //! On crash: nothing of value is here; positions of truth live with whoever consumes.
@@ -9,9 +9,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::FutureExt;
-use rdkafka::consumer::{CommitMode, Consumer as _, StreamConsumer};
+use rdkafka::consumer::{CommitMode, Consumer as _, ConsumerContext, DefaultConsumerContext, StreamConsumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::{ClientConfig, Timestamp as KafkaTime};
 
 use super::{ANSWER_WITHIN, ask, create, list, number, position, raw, unavailable};
@@ -19,35 +20,35 @@ use crate::event_log::{Consumer, LogError, Record};
 use crate::progress::Positions;
 use crate::time::Timestamp;
 
-const READING: &str = "reading from Kafka";
+pub(super) const READING: &str = "reading from Kafka";
 
-pub(super) struct KafkaConsumer {
-    reader: Arc<StreamConsumer>,
+/// A client that reads, and where it stands.
+pub(super) struct Reading<C: ConsumerContext + 'static> {
+    pub(super) reader: Arc<StreamConsumer<C>>,
     topic: String,
-    next: Positions,
+    /// The next position of each partition that is read; of others nothing is handed out.
+    pub(super) next: Positions,
     /// What the reader said after the records of the last poll.
     failed: Option<KafkaError>,
 }
 
-impl KafkaConsumer {
-    /// Starts reading at `from`.
-    pub(super) fn start(config: &ClientConfig, topic: &str, from: &Positions) -> Result<Self, LogError> {
-        let reader: StreamConsumer = create(config)?;
-        let list = list(topic, from.0.iter().map(|(p, at)| (*p, raw(*at)))).map_err(unavailable(READING))?;
-        reader.assign(&list).map_err(unavailable(READING))?;
-        Ok(Self { reader: Arc::new(reader), topic: topic.to_owned(), next: from.clone(), failed: None })
+impl<C: ConsumerContext + 'static> Reading<C> {
+    pub(super) fn new(reader: StreamConsumer<C>, topic: &str) -> Self {
+        Self { reader: Arc::new(reader), topic: topic.to_owned(), next: Positions::default(), failed: None }
     }
 
-    /// Takes a message if it is the next one of its partition.
-    fn take(next: &mut Positions, message: &BorrowedMessage<'_>) -> Result<Record, LogError> {
+    /// A list of the topic's partitions at these positions.
+    pub(super) fn list(&self, positions: &Positions) -> Result<TopicPartitionList, LogError> {
+        list(&self.topic, positions.0.iter().map(|(p, at)| (*p, raw(*at)))).map_err(unavailable(READING))
+    }
+
+    /// Takes a message if it is the next one of its partition. What is read twice around a pause, and what comes late of a
+    /// partition that was given up, is nobody's.
+    fn take(next: &mut Positions, message: &BorrowedMessage<'_>) -> Result<Option<Record>, LogError> {
         let partition = u32::try_from(message.partition()).unwrap_or(u32::MAX);
         let at = position(message.offset());
-        let Some(wanted) = next.0.get_mut(&partition) else {
-            return Err(LogError::Corrupt(format!(
-                "Kafka sent a record of partition {partition}, which was not asked for"
-            )));
-        };
-        if at != *wanted {
+        let Some(wanted) = next.0.get_mut(&partition).filter(|wanted| at >= **wanted) else { return Ok(None) };
+        if at > *wanted {
             return Err(LogError::Corrupt(format!(
                 "partition {partition}: position {at} came where {wanted} was next"
             )));
@@ -57,17 +58,58 @@ impl KafkaConsumer {
             KafkaTime::CreateTime(millis) | KafkaTime::LogAppendTime(millis) => Timestamp::from_millis(millis),
             KafkaTime::NotAvailable => None,
         };
-        let append_time = append_time.unwrap_or(Timestamp(0));
-        Ok(Record {
+        Ok(Some(Record {
             partition,
             position: at,
-            append_time,
+            append_time: append_time.unwrap_or(Timestamp(0)),
             payload: Bytes::copy_from_slice(message.payload().unwrap_or_default()),
-        })
+        }))
+    }
+
+    /// The next record, whenever it comes.
+    pub(super) async fn record(&mut self) -> Result<Record, LogError> {
+        if let Some(error) = self.failed.take() {
+            return Err(self.explain(error).await);
+        }
+        loop {
+            match self.reader.recv().await {
+                Ok(message) => {
+                    if let Some(record) = Self::take(&mut self.next, &message)? {
+                        return Ok(record);
+                    }
+                }
+                Err(error) => return Err(self.explain(error).await),
+            }
+        }
+    }
+
+    /// Up to `max_records` records; waits up to `wait` for the first.
+    pub(super) async fn records(&mut self, max_records: usize, wait: Duration) -> Result<Vec<Record>, LogError> {
+        if max_records == 0 {
+            return Ok(Vec::new());
+        }
+        let mut taken = match tokio::time::timeout(wait, self.record()).await {
+            Err(_) => return Ok(Vec::new()),
+            Ok(first) => vec![first?],
+        };
+        while taken.len() < max_records {
+            match self.reader.recv().now_or_never() {
+                Some(Ok(message)) => taken.extend(Self::take(&mut self.next, &message)?),
+                Some(Err(error)) => {
+                    self.failed = Some(error);
+                    break;
+                }
+                None => break,
+            }
+        }
+        Ok(taken)
     }
 
     /// What an error of the reader means. A start that retention has passed shows as "no offset to reset to".
     async fn explain(&self, error: KafkaError) -> LogError {
+        if let Some((code, why)) = self.reader.client().fatal_error() {
+            return LogError::Refused(format!("{code}: {why}"));
+        }
         if !matches!(
             error.rdkafka_error_code(),
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
@@ -90,44 +132,37 @@ impl KafkaConsumer {
         }
         unavailable(READING)(error)
     }
+
+    /// Commits offsets, for lag displays.
+    pub(super) async fn report(&self, positions: &Positions) -> Result<(), LogError> {
+        let (list, reader) = (self.list(positions)?, Arc::clone(&self.reader));
+        ask("reporting progress to Kafka", move || reader.commit(&list, CommitMode::Sync)).await
+    }
+}
+
+pub(super) struct KafkaConsumer(Reading<DefaultConsumerContext>);
+
+impl KafkaConsumer {
+    /// Starts reading at `from`.
+    pub(super) fn start(config: &ClientConfig, topic: &str, from: &Positions) -> Result<Self, LogError> {
+        let mut reading = Reading::new(create(config)?, topic);
+        reading.reader.assign(&reading.list(from)?).map_err(unavailable(READING))?;
+        reading.next = from.clone();
+        Ok(Self(reading))
+    }
 }
 
 #[async_trait]
 impl Consumer for KafkaConsumer {
     async fn poll(&mut self, max_records: usize, wait: Duration) -> Result<Vec<Record>, LogError> {
-        if max_records == 0 {
-            return Ok(Vec::new());
-        }
-        if let Some(error) = self.failed.take() {
-            return Err(self.explain(error).await);
-        }
-        let first = match tokio::time::timeout(wait, self.reader.recv()).await {
-            Err(_) => return Ok(Vec::new()),
-            Ok(Ok(message)) => Self::take(&mut self.next, &message)?,
-            Ok(Err(error)) => return Err(self.explain(error).await),
-        };
-        let mut taken = vec![first];
-        while taken.len() < max_records {
-            match self.reader.recv().now_or_never() {
-                Some(Ok(message)) => taken.push(Self::take(&mut self.next, &message)?),
-                Some(Err(error)) => {
-                    self.failed = Some(error);
-                    break;
-                }
-                None => break,
-            }
-        }
-        Ok(taken)
+        self.0.records(max_records, wait).await
     }
 
     fn positions(&self) -> Positions {
-        self.next.clone()
+        self.0.next.clone()
     }
 
     async fn report(&mut self, positions: &Positions) -> Result<(), LogError> {
-        let list = list(&self.topic, positions.0.iter().map(|(p, at)| (*p, raw(*at))));
-        let list = list.map_err(unavailable("reporting progress to Kafka"))?;
-        let reader = Arc::clone(&self.reader);
-        ask("reporting progress to Kafka", move || reader.commit(&list, CommitMode::Sync)).await
+        self.0.report(positions).await
     }
 }

@@ -6,11 +6,12 @@
 //! transactions (decisions.md D-8). Appends keep milliseconds of `append_time`, which is Kafka's resolution.
 //! On crash: what was answered is in the log; what timed out may be, and downstream dedup handles it.
 //! Size-based retention is the topic's own (`retention.bytes`); [`EventLog::enforce`] applies age.
-//! Never: subscribes. Partitions are assigned by whoever runs the consumer, and a group's committed offsets are for
-//! lag displays only.
+//! Partitions are assigned by whoever runs the consumer, or dealt to the members of a group.
+//! Never: starts where a group's committed offset is: those are for lag displays only.
 
 mod consumer;
 mod headers;
+mod member;
 mod settings;
 mod topic;
 
@@ -28,6 +29,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::{ClientConfig, Offset};
 
+use super::group::Member;
 use super::{Bounds, Consumer, Delivered, EventLog, LogError, NewRecord, Retention, check_start, no_partition};
 use crate::progress::Positions;
 use crate::time::{Timestamp, sleep};
@@ -270,6 +272,10 @@ impl EventLog for KafkaLog {
         check_start(from, &bounds, self.0.partitions)?;
         let config = reader_config(&self.0.settings, group)?;
         Ok(Box::new(consumer::KafkaConsumer::start(&config, &self.0.topic, from)?))
+    }
+
+    async fn join(&self, group: &str, name: &str) -> Result<Option<Box<dyn Member>>, LogError> {
+        Ok(Some(Box::new(member::KafkaMember::join(self.clone(), group, name)?)))
     }
 
     async fn bounds(&self) -> Result<Bounds, LogError> {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{ByteSize, Problem, Span, file_text};
 
 /// Client properties that our guarantees rest on: nobody may set them otherwise.
-const OURS: [&str; 8] = [
+const OURS: [&str; 14] = [
     "acks",
     "bootstrap.servers",
     "enable.auto.commit",
@@ -18,6 +18,12 @@ const OURS: [&str; 8] = [
     "enable.idempotence",
     "auto.offset.reset",
     "group.id",
+    "group.instance.id",
+    "group.protocol",
+    "heartbeat.interval.ms",
+    "max.poll.interval.ms",
+    "partition.assignment.strategy",
+    "session.timeout.ms",
     "request.required.acks",
 ];
 
@@ -49,6 +55,10 @@ pub struct Settings {
     pub linger: Span,
     /// How long a broker may wait for records to answer a fetch with.
     pub fetch_wait: Span,
+    /// A member of a group that is not heard for so long is replaced; one that comes back earlier has what it had.
+    pub session_timeout: Span,
+    /// So is one that hangs for so long: it saves and answers within this time when a partition is to move.
+    pub max_poll_interval: Span,
     /// librdkafka properties for TLS and SASL, such as `security.protocol`. Secrets do not belong here.
     pub properties: BTreeMap<String, String>,
     /// Properties whose value is the content of a file: `sasl.password = "/run/secrets/kafka"`.
@@ -70,6 +80,8 @@ impl Default for Settings {
             delivery_timeout: Span::secs(30),
             linger: Span::millis(5),
             fetch_wait: Span::millis(20),
+            session_timeout: Span::secs(45),
+            max_poll_interval: Span::secs(300),
             properties: BTreeMap::new(),
             property_files: BTreeMap::new(),
         }
@@ -115,6 +127,13 @@ impl Settings {
         );
         check(self.linger < Span::secs(1), "linger", "must be below 1s");
         check(self.fetch_wait <= Span::secs(1), "fetch_wait", "must be at most 1s");
+        let sessions = Span::secs(1)..=Span::secs(1_800);
+        check(sessions.contains(&self.session_timeout), "session_timeout", "must be between 1s and 30m");
+        check(
+            (self.session_timeout..=Span::secs(86_400)).contains(&self.max_poll_interval),
+            "max_poll_interval",
+            "must be between kafka.session_timeout and 1d",
+        );
         for name in self.properties.keys().chain(self.property_files.keys()) {
             let why = "is what the product's guarantees rest on: it cannot be set";
             check(!OURS.contains(&name.as_str()), &format!("properties.{name}"), why);

@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::event_log::group::{Member, Turn, join};
 use crate::event_log::{Consumer, Delivered, EventLog, LogError, NewRecord, Record, Retention};
 use crate::progress::Positions;
 use crate::time::{SECOND, Timestamp};
@@ -53,6 +54,7 @@ pub async fn run(harness: &mut dyn Harness) {
     retention_forgets_the_old_and_keeps_the_young(harness).await;
     positions_go_on_after_everything_was_forgotten(harness).await;
     a_consumer_that_retention_overtook_is_told(harness).await;
+    a_member_alone_has_every_partition_from_where_it_starts_them(harness).await;
 }
 
 /// The `n`th record of a check: its payload, its partition and its time all follow from `n`.
@@ -467,4 +469,48 @@ async fn read_until_error(consumer: &mut dyn Consumer, end: u64) -> Option<LogEr
         }
     }
     None
+}
+
+/// A member alone gets all partitions, reads each from where it starts it, in any order, and nothing while it is paused.
+pub async fn a_member_alone_has_every_partition_from_where_it_starts_them(harness: &mut dyn Harness) {
+    let log = harness.fresh().await;
+    let appended = records(200);
+    assert_eq!(log.append(appended.clone()).await.unwrap().len(), 200);
+    let end = log.bounds().await.unwrap().end;
+    let mut member = join(&log, "members", "alone").await.unwrap();
+    let mut assigned = BTreeSet::new();
+    while assigned.len() < usize::try_from(PARTITIONS).unwrap() {
+        match member.poll(10, PATIENCE).await.unwrap() {
+            Turn::Assigned(partitions) => assigned.extend(partitions),
+            turn => assert_eq!(turn, Turn::Records(Vec::new()), "nothing was started"),
+        }
+    }
+    let ahead = member.start(&Positions([(1, end.next(1) + 1)].into())).await;
+    assert!(matches!(ahead, Err(LogError::AheadOfLog { partition: 1, .. })), "{ahead:?}");
+    member.start(&Positions([(2, 7)].into())).await.unwrap();
+    let mut read = BTreeMap::new();
+    take(member.as_mut(), 43, &mut read).await;
+    member.pause(true).unwrap();
+    member.start(&Positions([(0, 0), (1, 49), (3, 0)].into())).await.unwrap();
+    assert_eq!(log.append(vec![record(2, 200)]).await.unwrap().len(), 1);
+    assert_eq!(member.poll(10, AT_ONCE).await.unwrap(), Turn::Records(Vec::new()));
+    member.pause(false).unwrap();
+    take(member.as_mut(), 50 + 1 + 50 + 1, &mut read).await;
+    member.give_up(&[0, 1].into()).await.unwrap();
+    assert_eq!(log.append((0..PARTITIONS).map(|p| record(p, 201)).collect()).await.unwrap().len(), 4);
+    take(member.as_mut(), 2, &mut read).await;
+    let wanted: BTreeMap<u32, Vec<u64>> =
+        [(0, (0..50).collect()), (1, vec![49]), (2, (7..52).collect()), (3, (0..51).collect())].into();
+    assert_eq!(read, wanted);
+    member.leave().await;
+}
+
+/// Polls for `count` records, and sorts their positions by partition.
+async fn take(member: &mut dyn Member, count: usize, read: &mut BTreeMap<u32, Vec<u64>>) {
+    let mut left = count;
+    while left > 0 {
+        let Turn::Records(records) = member.poll(left, PATIENCE).await.unwrap() else { panic!("nothing changes") };
+        left -= records.len();
+        records.into_iter().for_each(|r| read.entry(r.partition).or_default().push(r.position));
+    }
 }
