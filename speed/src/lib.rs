@@ -33,6 +33,7 @@ mod latency;
 mod metrics;
 mod outcome;
 mod pipeline;
+mod replay;
 mod settings;
 mod table;
 #[cfg(test)]
@@ -51,6 +52,7 @@ use shared::time::Clock;
 
 pub use error::Error;
 pub use outcome::{Outcome, Tally};
+pub use replay::{Replayed, replay};
 pub use settings::Settings;
 pub use worker::Worker;
 

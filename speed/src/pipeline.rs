@@ -371,7 +371,7 @@ fn owned_partitions(settings: &Settings, of_log: u32) -> Result<Vec<u32>, Error>
 }
 
 /// The settings of one of `workers` workers: the process's limits are divided among them.
-fn share_of(settings: &Settings, workers: u64) -> Settings {
+pub(crate) fn share_of(settings: &Settings, workers: u64) -> Settings {
     let workers = workers.max(1);
     Settings {
         max_dedup_ids: settings.max_dedup_ids / workers,
