@@ -71,6 +71,17 @@ impl Parts {
         Ok(Arc::new(serving::EmbeddedStore::open(path)?))
     }
 
+    /// As [`Parts::serving_store_at`], but a file that is not there is made.
+    ///
+    /// # Errors
+    /// As [`Parts::serving_store_at`].
+    pub(crate) async fn new_serving_store_at(&self, place: &str) -> anyhow::Result<Arc<dyn ServingStore>> {
+        if place.contains("://") || std::path::Path::new(place).exists() {
+            return self.serving_store_at(place).await;
+        }
+        Ok(Arc::new(serving::EmbeddedStore::open(place)?))
+    }
+
     #[cfg(feature = "clickhouse")]
     async fn clickhouse_at(&self, place: &str) -> anyhow::Result<Arc<dyn ServingStore>> {
         let mut settings = self.settings().clickhouse.clone();

@@ -133,11 +133,7 @@ impl Parts {
     /// # Errors
     /// When the serving store or the price book cannot be opened.
     pub async fn speed(&self, logs: Logs, shutdown: &Shutdown) -> anyhow::Result<speed::Speed> {
-        let settings = speed::Settings {
-            state_dir: self.folder.speed_state(),
-            counting: self.settings.counting.clone(),
-            ..self.settings.speed.clone()
-        };
+        let settings = self.speed_settings();
         let (stores, url) = (&self.settings.object_store, &settings.state_url);
         let state = if url.is_empty() { None } else { Some(stores.root(url, &settings.state_dir)?) };
         let deps = speed::Deps {
@@ -148,6 +144,30 @@ impl Parts {
             clock: self.clock(),
         };
         Ok(speed::Speed::new(settings, deps))
+    }
+
+    fn speed_settings(&self) -> speed::Settings {
+        speed::Settings {
+            state_dir: self.folder.speed_state(),
+            counting: self.settings.counting.clone(),
+            ..self.settings.speed.clone()
+        }
+    }
+
+    /// What a replay of these logs into the store at `place` works with: the newest prices, no checkpoints.
+    ///
+    /// # Errors
+    /// When store or prices cannot be opened.
+    pub(crate) async fn replay(&self, logs: Logs, place: &str) -> anyhow::Result<(speed::Settings, speed::Deps)> {
+        let book = Arc::new(self.price_store().newest()?);
+        let deps = speed::Deps {
+            events: logs.events,
+            store: self.new_serving_store_at(place).await?,
+            prices: Arc::new(move || Arc::clone(&book)),
+            state: None,
+            clock: self.clock(),
+        };
+        Ok((self.speed_settings(), deps))
     }
 
     /// A price book that is read again whenever a newer version appears, until `shutdown`.

@@ -22,6 +22,7 @@ mod proof;
 #[cfg(feature = "s3")]
 mod readers;
 mod redo;
+mod replay;
 mod rerun;
 #[cfg(feature = "clickhouse")]
 mod stores;

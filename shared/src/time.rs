@@ -154,6 +154,14 @@ impl<'de> Deserialize<'de> for Day {
     }
 }
 
+impl std::str::FromStr for Timestamp {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::parse(text).ok_or_else(|| format!("{text:?} is not a time such as 2026-01-05T10:00:00Z"))
+    }
+}
+
 impl std::str::FromStr for Day {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {

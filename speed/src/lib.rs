@@ -36,6 +36,7 @@ mod objects;
 mod outcome;
 mod pipeline;
 mod place;
+mod replay;
 mod settings;
 mod table;
 #[cfg(test)]
@@ -55,6 +56,7 @@ use shared::time::Clock;
 
 pub use error::Error;
 pub use outcome::{Outcome, Tally};
+pub use replay::{Replayed, replay};
 pub use settings::Settings;
 pub use worker::Worker;
 

@@ -15,7 +15,7 @@ pub use access::{ConfigCommand, ErasePolicy, KeySort, Keys, Privacy, Sign, expir
 pub use data::{Ads, Bad, Import, Prices, Simulate};
 pub use day::{Batch, BatchRun, Days, DaysArgs, Explain, Reconcile};
 pub use money::{Adjust, AmountUnit, Ledger, Per, Postings, Settlement, SettlementDiff};
-pub use roles::{Demo, Kafka, Lake, LakeArgs, Postgres, Roles, Serving, ServingArgs};
+pub use roles::{Demo, Kafka, Lake, LakeArgs, Postgres, Replay, Roles, Serving, ServingArgs};
 
 /// Counts ad clicks twice: now, approximately, and at T+1, exactly, to the micro.
 ///
@@ -80,6 +80,16 @@ pub enum Command {
     Lake(LakeArgs),
     /// The serving store: with no subcommand, run the query API and the dashboard; also moving to another store.
     Serving(ServingArgs),
+    /// Put a part of the log once more through the speed layer, into a store of its own, to compare with what is shown.
+    ///
+    /// Positions are where speed began to read; what was claimed or clicked before them is not known to a replay. From the
+    /// log's start it gives the rows that speed gave, whatever restarts there were.
+    #[command(
+        after_help = "Examples:\n  clickledger replay --to shadow.sqlite && clickledger serving verify --left shadow.sqlite \\\n    \
+        --right clickledger-data/serving/rollups.sqlite --from 2026-01-05 --to 2026-01-05\n  \
+        clickledger replay --from-time 2026-01-05T10:00:00Z --until-time 2026-01-05T12:00:00Z --to shadow.sqlite"
+    )]
+    Replay(Replay),
     /// Make traffic: to a file, a URL or the log. The same seed makes the same events.
     #[command(after_help = "Examples:\n  clickledger simulate --events 100000 --seed 7 --to history.ndjson\n  \
         clickledger simulate --rate 500 --duration 1m --to http://127.0.0.1:8080")]

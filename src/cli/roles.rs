@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 use shared::config::Span;
-use shared::time::Day;
+use shared::time::{Day, Timestamp};
 
 /// `postgres`.
 #[cfg(feature = "postgres")]
@@ -129,4 +129,21 @@ pub enum Lake {
     },
     /// Tables, versions, files, rows and bytes.
     Stats,
+}
+
+/// `replay`.
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// Begin with what was appended at or after this instant, RFC 3339; else with what the log still has.
+    #[arg(long, value_name = "TIME")]
+    pub from_time: Option<Timestamp>,
+    /// Begin in a partition at this position instead; separated by commas.
+    #[arg(long, value_name = "PARTITION:POSITION", value_delimiter = ',')]
+    pub from_position: Vec<String>,
+    /// End before what was appended at or after this instant; else where the log ends now.
+    #[arg(long, value_name = "TIME")]
+    pub until_time: Option<Timestamp>,
+    /// An empty store: the file of an embedded one, made if it is not there, or http://host:port/database.
+    #[arg(long, value_name = "STORE")]
+    pub to: String,
 }

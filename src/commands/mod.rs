@@ -23,6 +23,7 @@ mod postgres;
 mod prices;
 mod privacy;
 mod reconcile;
+mod replay;
 mod repriced;
 mod roles;
 mod serving;
@@ -61,6 +62,7 @@ pub(crate) async fn run(cli: Cli) -> Done {
         Command::Speed(args) => roles::run(parts, &[roles::Role::Speed], args.run_for).await,
         Command::Serving(args) => serving::run(parts, args, output).await,
         Command::Lake(args) => lake::run(parts, args, output).await,
+        Command::Replay(args) => replay::run(&parts, &args).await,
         Command::Simulate(args) => simulate::run(&parts, &args).await,
         Command::Import(args) => import::run(&parts, &args.files, output).await,
         Command::Ads(command) => ads::run(&parts, command, output).await,
