@@ -48,7 +48,11 @@ def query(bench):
     ]
     figures = measure.run(command).json()
     port = measure.free_port()
-    env = {"CLICKLEDGER__SERVING__LISTEN": f"127.0.0.1:{port}", "CLICKLEDGER__SERVING__REQUIRE_KEYS": "false"}
+    env = {
+        "CLICKLEDGER__SERVING__LISTEN": f"127.0.0.1:{port}", "CLICKLEDGER__SERVING__REQUIRE_KEYS": "false",
+        # The day lies in the past, and must not be forgotten meanwhile.
+        "CLICKLEDGER__SERVING__RETENTION__MINUTES": "36500d",
+    }
     server = [bench.binary, "serving", "--data", data, "--log", "warn"]
     with measure.Server(server, f"http://127.0.0.1:{port}/readyz", env, bench.work / "serving.log") as serving:
         ad_path = "/api/v1/ads/ad-{}/aggregates?from=" + DAY + "&to=2026-01-06&granularity=minute"
