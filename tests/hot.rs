@@ -13,7 +13,7 @@ use shared::testing::MemoryServingStore;
 use shared::time::{Day, HOUR, SECOND};
 use shared::wire::{encode_placed_event, salt_map_version};
 
-use crate::law::{MIDNIGHT, World};
+use crate::law::{Ground, MIDNIGHT, World};
 use crate::naive::recount;
 
 const PARTITIONS: u32 = 8;
@@ -82,7 +82,7 @@ async fn rows(world: &World, day: Day) -> BTreeMap<RollupKey, Counts> {
 
 /// Events placed so, through speed and then through lake, batch and reconcile: what is shown after each.
 async fn run(windows: &[Vec<Event>], placed: &[Vec<(u32, u64)>]) -> [BTreeMap<RollupKey, Counts>; 2] {
-    let world = World::new(PARTITIONS, false, Arc::new(MemoryServingStore::new()));
+    let world = World::new(Ground::here(PARTITIONS, Arc::new(MemoryServingStore::new())), false);
     for (events, places) in windows.iter().zip(placed) {
         let records = events.iter().zip(places);
         world.append_at(records.map(|(e, (partition, version))| (*partition, encode_placed_event(e, *version)))).await;
