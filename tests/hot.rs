@@ -59,11 +59,8 @@ fn placed_by_detector(windows: &[Vec<Event>]) -> Vec<Vec<(u32, u64)>> {
     let hot = HotAds::new(settings, PARTITIONS, now);
     let mut place = |events: &Vec<Event>| {
         let map = hot.map();
-        let placed = events.iter().map(|event| {
-            hot.pass(&event.ad_id);
-            (map.partition_of(event, PARTITIONS), map.version())
-        });
-        let placed = placed.collect();
+        hot.pass(events.iter().map(|event| &event.ad_id));
+        let placed = events.iter().map(|event| (map.partition_of(event, PARTITIONS), map.version())).collect();
         now = now.plus(5 * SECOND);
         hot.tick(now);
         placed

@@ -103,14 +103,18 @@ impl HotAds {
         Arc::clone(&self.map.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// An event of `ad` passes.
-    pub fn pass(&self, ad: &AdId) {
-        if !self.settings.enabled || !is_sampled(self.passed.fetch_add(1, Ordering::Relaxed)) {
+    /// Events of these ads have come; those that are duplicates too.
+    pub fn pass<'a>(&self, ads: impl ExactSizeIterator<Item = &'a AdId>) {
+        if !self.settings.enabled {
             return;
         }
-        // Somebody else is counting: this event may as well be one of those that are not.
-        if let Ok(mut counts) = self.counts.try_lock() {
-            counts.count(ad);
+        let first = self.passed.fetch_add(ads.len() as u64, Ordering::Relaxed);
+        let mut sampled = (first..).zip(ads).filter(|(n, _)| is_sampled(*n)).map(|(_, ad)| ad).peekable();
+        // Where somebody else is counting, these may as well be among those that are not.
+        if sampled.peek().is_some()
+            && let Ok(mut counts) = self.counts.try_lock()
+        {
+            sampled.for_each(|ad| counts.count(ad));
         }
     }
 

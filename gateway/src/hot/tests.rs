@@ -60,7 +60,7 @@ impl Traffic {
             let ad = named.map_or_else(|| format!("other-{}", (n * 7_919) % 500), |(ad, _)| (*ad).to_owned());
             (event.ad_id, event.event_id) = (ad.parse().unwrap(), format!("e-{}", self.sent).parse().unwrap());
             self.sent += 1;
-            self.hot.pass(&event.ad_id);
+            self.hot.pass(std::iter::once(&event.ad_id));
             *load.entry(map.partition_of(&event, PARTITIONS)).or_default() += 1;
         }
         self.now = self.now.plus(settings().window.as_micros());
