@@ -125,3 +125,17 @@ async fn a_hot_ad_loads_no_partition_twice_as_much_as_the_others_and_no_number_s
         assert_eq!(run(&windows, &salted).await, run(&windows, &plain).await);
     }
 }
+
+#[tokio::test]
+async fn a_repetition_that_the_map_sent_elsewhere_counts_twice_until_reconcile_and_once_after() {
+    let world = World::new(Ground::here(PARTITIONS, Arc::new(MemoryServingStore::new())), false);
+    let event = traffic(50).swap_remove(1).swap_remove(0);
+    world.append_at([(1, 0), (1, 7), (2, 8)].into_iter().map(|(p, v)| (p, encode_placed_event(&event, v)))).await;
+    let clicks = async || rows(&world, MIDNIGHT.day()).await.into_iter().map(|(key, counts)| (key, counts.clicks));
+    world.speed_through().await;
+    assert!(clicks().await.all(|(_, clicks)| clicks == 2), "once in each partition it came to");
+    world.archiver(10_000).drain().await.unwrap();
+    let verdicts = world.settle(&[MIDNIGHT.day()], true).await;
+    assert_eq!(verdicts, BTreeMap::from([("billable".to_owned(), 1), ("duplicate".to_owned(), 2)]));
+    assert!(clicks().await.all(|(_, clicks)| clicks == 1));
+}

@@ -205,6 +205,14 @@ fn a_clock_set_back_starts_a_window_and_changes_nothing() {
     assert_eq!(traffic.version(), version + 1);
 }
 
+#[test]
+fn settings_that_cannot_be_used_are_named() {
+    assert_eq!(Settings::default().problems("hot_ads"), []);
+    let wrong = Settings { enter_percent: 20, leave_percent: 20, min_per_second: 0, ..Settings::default() };
+    let fields: Vec<_> = wrong.problems("hot_ads").into_iter().map(|p| p.field).collect();
+    assert_eq!(fields, ["hot_ads.leave_percent", "hot_ads.min_per_second"]);
+}
+
 proptest! {
     #[test]
     fn one_event_in_so_many_is_counted_wherever_the_numbers_begin(from in any::<u64>()) {
