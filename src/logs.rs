@@ -156,6 +156,7 @@ impl Parts {
         let place = |name: &str| self.folder().root().join("state").join(format!("forward-{name}.json"));
         std::fs::create_dir_all(self.folder().root().join("state"))?;
         let events = Forwarder::new(spool.events, logs.events, place("events"));
+        let events = events.with_notes(spool.dead_letters.clone(), self.region()?);
         let dead_letters = Forwarder::new(spool.dead_letters, logs.dead_letters, place("dead-letters"));
         tokio::try_join!(events.run(shutdown.clone()), dead_letters.run(shutdown))?;
         Ok(())

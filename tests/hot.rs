@@ -13,7 +13,7 @@ use shared::testing::MemoryServingStore;
 use shared::time::{Day, HOUR, SECOND};
 use shared::wire::{encode_placed_event, salt_map_version};
 
-use crate::law::{MIDNIGHT, World};
+use crate::law::{Ground, MIDNIGHT, World};
 use crate::naive::recount;
 
 const PARTITIONS: u32 = 8;
@@ -59,11 +59,8 @@ fn placed_by_detector(windows: &[Vec<Event>]) -> Vec<Vec<(u32, u64)>> {
     let hot = HotAds::new(settings, PARTITIONS, now);
     let mut place = |events: &Vec<Event>| {
         let map = hot.map();
-        let placed = events.iter().map(|event| {
-            hot.pass(&event.ad_id);
-            (map.partition_of(event, PARTITIONS), map.version())
-        });
-        let placed = placed.collect();
+        hot.pass(events.iter().map(|event| &event.ad_id));
+        let placed = events.iter().map(|event| (map.partition_of(event, PARTITIONS), map.version())).collect();
         now = now.plus(5 * SECOND);
         hot.tick(now);
         placed
@@ -82,7 +79,7 @@ async fn rows(world: &World, day: Day) -> BTreeMap<RollupKey, Counts> {
 
 /// Events placed so, through speed and then through lake, batch and reconcile: what is shown after each.
 async fn run(windows: &[Vec<Event>], placed: &[Vec<(u32, u64)>]) -> [BTreeMap<RollupKey, Counts>; 2] {
-    let world = World::new(PARTITIONS, false, Arc::new(MemoryServingStore::new()));
+    let world = World::new(Ground::here(PARTITIONS, Arc::new(MemoryServingStore::new())), false);
     for (events, places) in windows.iter().zip(placed) {
         let records = events.iter().zip(places);
         world.append_at(records.map(|(e, (partition, version))| (*partition, encode_placed_event(e, *version)))).await;
@@ -127,4 +124,18 @@ async fn a_hot_ad_loads_no_partition_twice_as_much_as_the_others_and_no_number_s
 
         assert_eq!(run(&windows, &salted).await, run(&windows, &plain).await);
     }
+}
+
+#[tokio::test]
+async fn a_repetition_that_the_map_sent_elsewhere_counts_twice_until_reconcile_and_once_after() {
+    let world = World::new(Ground::here(PARTITIONS, Arc::new(MemoryServingStore::new())), false);
+    let event = traffic(50).swap_remove(1).swap_remove(0);
+    world.append_at([(1, 0), (1, 7), (2, 8)].into_iter().map(|(p, v)| (p, encode_placed_event(&event, v)))).await;
+    let clicks = async || rows(&world, MIDNIGHT.day()).await.into_iter().map(|(key, counts)| (key, counts.clicks));
+    world.speed_through().await;
+    assert!(clicks().await.all(|(_, clicks)| clicks == 2), "once in each partition it came to");
+    world.archiver(10_000).drain().await.unwrap();
+    let verdicts = world.settle(&[MIDNIGHT.day()], true).await;
+    assert_eq!(verdicts, BTreeMap::from([("billable".to_owned(), 1), ("duplicate".to_owned(), 2)]));
+    assert!(clicks().await.all(|(_, clicks)| clicks == 1));
 }

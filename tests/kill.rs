@@ -37,7 +37,7 @@ pub(crate) struct Journal {
     pub(crate) acknowledged: BTreeSet<String>,
 }
 
-fn free_port() -> SocketAddr {
+pub(crate) fn free_port() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 

@@ -99,9 +99,9 @@ fn event() -> impl Strategy<Value = Event> {
     )
 }
 
-/// Events, repeated and shuffled.
-fn traffic() -> impl Strategy<Value = Vec<Event>> {
-    (prop::collection::vec(event(), 1..120), prop::collection::vec(any::<prop::sample::Index>(), 0..30)).prop_flat_map(
+/// Fewer than `most` events, repeated and shuffled.
+fn traffic(most: usize) -> impl Strategy<Value = Vec<Event>> {
+    (prop::collection::vec(event(), 1..most), prop::collection::vec(any::<prop::sample::Index>(), 0..30)).prop_flat_map(
         |(mut events, again)| {
             let repeated: Vec<Event> = again.iter().map(|i| i.get(&events).clone()).collect();
             events.extend(repeated);
@@ -130,24 +130,48 @@ fn prices() -> PriceBook {
         .unwrap()
 }
 
-pub(crate) struct World {
-    pub(crate) log: Arc<dyn EventLog>,
+/// What a world stands on.
+pub(crate) struct Ground {
+    log: Arc<dyn EventLog>,
     bad: Arc<dyn EventLog>,
+    store: Arc<dyn ServingStore>,
+    lake: lake::LakeRoot,
+    data: lake::LakeRoot,
+    folder: tempfile::TempDir,
+}
+
+impl Ground {
+    /// Logs in memory, and a folder.
+    pub(crate) fn here(partitions: u32, store: Arc<dyn ServingStore>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let root = |name: &str| lake::LakeRoot::open_folder(&folder.path().join(name)).unwrap();
+        Self {
+            log: Arc::new(MemoryLog::new(partitions)),
+            bad: Arc::new(MemoryLog::new(1)),
+            store,
+            lake: root("lake"),
+            data: root("data"),
+            folder,
+        }
+    }
+}
+
+pub(crate) struct World {
+    ground: Ground,
+    pub(crate) log: Arc<dyn EventLog>,
     pub(crate) store: Arc<dyn ServingStore>,
     clock: Arc<ManualClock>,
-    folder: tempfile::TempDir,
     pub(crate) prices: Arc<PriceBook>,
     pub(crate) counting: Counting,
 }
 
 impl World {
-    pub(crate) fn new(partitions: u32, identical_clicks: bool, store: Arc<dyn ServingStore>) -> Self {
+    pub(crate) fn new(ground: Ground, identical_clicks: bool) -> Self {
         Self {
-            log: Arc::new(MemoryLog::new(partitions)),
-            bad: Arc::new(MemoryLog::new(1)),
-            store,
+            log: ground.log.clone(),
+            store: ground.store.clone(),
+            ground,
             clock: Arc::new(ManualClock::at(MIDNIGHT.plus(2 * DAY))),
-            folder: tempfile::tempdir().unwrap(),
             prices: Arc::new(prices()),
             counting: Counting { identical_clicks, ..Counting::default() },
         }
@@ -158,12 +182,13 @@ impl World {
     }
 
     fn lake(&self) -> lake::LakeRoot {
-        lake::LakeRoot::open_folder(&self.folder.path().join("lake")).unwrap().with_clock(self.clock())
+        self.ground.lake.clone().with_clock(self.clock())
     }
 
     /// Appends events whose ads are spread over so many partitions.
     async fn append(&self, events: &[Event], salts: u32) {
-        let place = |e: &Event| salted_partition_of(e.ad_id.as_str(), e.event_id.as_str(), salts, PARTITIONS);
+        let partitions = self.log.partitions();
+        let place = |e: &Event| salted_partition_of(e.ad_id.as_str(), e.event_id.as_str(), salts, partitions);
         self.append_at(events.iter().map(|e| (place(e), encode_event(e)))).await;
     }
 
@@ -182,7 +207,7 @@ impl World {
         self.clock.advance(1); // files are named by the moment
         let deps = lake::archiver::Deps {
             events: self.log.clone(),
-            dead_letters: self.bad.clone(),
+            dead_letters: self.ground.bad.clone(),
             root: self.lake(),
             clock: self.clock(),
             region: RefId::new("law").unwrap(),
@@ -194,7 +219,7 @@ impl World {
 
     fn start_speed(&self, poll_records: usize) -> (Shutdown, tokio::task::JoinHandle<Result<(), speed::Error>>) {
         let settings = speed::Settings {
-            state_dir: self.folder.path().join("speed"),
+            state_dir: self.ground.folder.path().join("speed"),
             counting: self.counting.clone(),
             flush_interval: shared::config::Span::millis(1),
             checkpoint_interval: shared::config::Span::millis(1),
@@ -272,17 +297,16 @@ impl World {
 
     /// Everything the log holds, as a naive reader sees it.
     pub(crate) async fn logged(&self) -> Vec<Logged> {
-        let mut consumer = self.log.consumer("naive", &self.log.bounds().await.unwrap().start).await.unwrap();
+        let bounds = self.log.bounds().await.unwrap();
+        let mut consumer = self.log.consumer("naive", &bounds.start).await.unwrap();
         let mut all = Vec::new();
-        loop {
-            let records = consumer.poll(1_000, Duration::ZERO).await.unwrap();
-            if records.is_empty() {
-                return all;
-            }
+        while !consumer.positions().covers(&bounds.end) {
+            let records = consumer.poll(1_000, Duration::from_secs(1)).await.unwrap();
             all.extend(
                 records.into_iter().map(|r| (shared::wire::decode_event(&r.payload).unwrap(), r.partition, r.position)),
             );
         }
+        all
     }
 
     /// Recounts and reconciles every day that has events; answers the verdicts batch gave.
@@ -290,7 +314,7 @@ impl World {
         let deps = batch::Deps {
             root: self.lake(),
             events: self.log.clone(),
-            dead_letters: self.bad.clone(),
+            dead_letters: self.ground.bad.clone(),
             clock: self.clock(),
             prices: self.prices.clone(),
             counting: Arc::new(self.counting.clone()),
@@ -298,7 +322,7 @@ impl World {
         let settings = batch::Settings { threads: 2, ..batch::Settings::default() };
         let reconcile_deps = reconcile::Deps {
             lake: self.lake(),
-            data: lake::LakeRoot::open_folder(self.folder.path()).unwrap().with_clock(self.clock()),
+            data: self.ground.data.clone().with_clock(self.clock()),
             store: self.store.clone(),
             clock: self.clock(),
             signer: reconcile::Signer::from_seed(&[7; 32]).unwrap(),
@@ -344,13 +368,13 @@ impl World {
 /// Events; what happens between them, and over how many partitions ads are spread from then on; and a counting rule.
 type Case = (Vec<Event>, Vec<(prop::sample::Index, (Between, u32))>, bool);
 
-fn cases() -> impl Strategy<Value = Case> {
+fn cases(most: usize) -> impl Strategy<Value = Case> {
     let cuts = prop::collection::vec((any::<prop::sample::Index>(), (between(), 1..=PARTITIONS)), 0..4);
-    (traffic(), cuts, any::<bool>())
+    (traffic(most), cuts, any::<bool>())
 }
 
-async fn law((events, cuts, identical_clicks): Case, store: Arc<dyn ServingStore>) {
-    let world = World::new(PARTITIONS, identical_clicks, store);
+async fn law((events, cuts, identical_clicks): Case, ground: Ground) {
+    let world = World::new(ground, identical_clicks);
     let mut places: Vec<(usize, (Between, u32))> =
         cuts.iter().map(|(i, what)| (i.index(events.len() + 1), *what)).collect();
     places.sort_by_key(|(place, _)| *place);
@@ -378,14 +402,14 @@ async fn law((events, cuts, identical_clicks): Case, store: Arc<dyn ServingStore
     assert_eq!(world.settle(&days, false).await, naive.verdicts);
 }
 
-/// Tries so many cases, each on a store of its own.
-fn holds(tries: u32, mut store: impl FnMut(&tokio::runtime::Runtime) -> Arc<dyn ServingStore>) {
+/// Tries so many cases of fewer than `most` events, each on a ground of its own.
+fn holds(tries: u32, most: usize, ground: impl FnMut(&tokio::runtime::Runtime) -> Ground) {
     let config = Config { cases: tries, max_shrink_iters: 40, ..Config::default() };
-    let store = std::cell::RefCell::new(&mut store);
-    let outcome = TestRunner::new(config).run(&cases(), |case| {
+    let ground = std::cell::RefCell::new(ground);
+    let outcome = TestRunner::new(config).run(&cases(most), |case| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let store = (*store.borrow_mut())(&runtime);
-        runtime.block_on(law(case, store));
+        let ground = (*ground.borrow_mut())(&runtime);
+        runtime.block_on(law(case, ground));
         Ok(())
     });
     outcome.unwrap();
@@ -393,21 +417,40 @@ fn holds(tries: u32, mut store: impl FnMut(&tokio::runtime::Runtime) -> Arc<dyn 
 
 #[test]
 fn serving_after_reconcile_equals_a_naive_recount() {
-    holds(12, |_| Arc::new(MemoryServingStore::new()));
+    holds(12, 120, |_| Ground::here(PARTITIONS, Arc::new(MemoryServingStore::new())));
 }
 
-#[cfg(feature = "clickhouse")]
+/// Log, lake, publications and serving store, each the real one.
+#[cfg(all(feature = "clickhouse", feature = "kafka", feature = "redis", feature = "s3"))]
 #[test]
-fn on_clickhouse_serving_after_reconcile_equals_a_naive_recount() {
-    use serving::clickhouse::{ClickHouseStore, Settings};
+fn on_every_real_part_serving_after_reconcile_equals_a_naive_recount() {
+    use crate::outside::Outside;
+    use crate::support::Ledger;
 
-    let folder = tempfile::tempdir().unwrap();
-    let part = shared::testing::parts::Part::given_or_start("clickhouse", "CLICKHOUSE_URL", folder.path());
-    let mut made = 0;
-    holds(2, |runtime| {
+    let mut ledger = Ledger::new();
+    ledger.set("KAFKA__RETENTION", "36500d"); // the clock of this test stands in the past
+    let outside = Outside::everything(&mut ledger);
+    let (stores, mut made) = (ledger.settings().object_store, 0);
+    holds(1, 24, |runtime| {
         made += 1;
-        let database = format!("law_{}_{made}", std::process::id());
-        let settings = Settings { url: part.address.clone(), database, ..Settings::default() };
-        Arc::new(runtime.block_on(ClickHouseStore::open(&settings)).unwrap())
+        ledger.set("KAFKA__EVENTS_TOPIC", format!("law.{made}"));
+        ledger.set("KAFKA__DEAD_LETTERS_TOPIC", format!("law.{made}.dlq"));
+        ledger.set("CLICKHOUSE__DATABASE", format!("law_{}_{made}", std::process::id()));
+        ledger.set("OBJECT_STORE__LAKE_URL", format!("{}/{made}", stores.lake_url));
+        ledger.set("OBJECT_STORE__PUBLISHED_URL", format!("{}/{made}", stores.published_url));
+        ledger.ok(&["kafka", "ensure"]);
+        let parts = ledger.parts();
+        runtime.block_on(async {
+            let logs = parts.log_writer().await.unwrap();
+            Ground {
+                log: logs.events,
+                bad: logs.dead_letters,
+                store: parts.serving_store().await.unwrap(),
+                lake: parts.lake_root().unwrap(),
+                data: parts.data_root().unwrap(),
+                folder: tempfile::tempdir().unwrap(),
+            }
+        })
     });
+    drop(outside);
 }

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test that cannot go on must say so loudly
 
+#[cfg(feature = "kafka")]
+mod aside;
 mod demo;
 mod deployment;
 mod dispute;

@@ -1,10 +1,10 @@
 //! Conservation at the edge, by hour of ingest: what came in is what is archived and what was refused, and the archive
-//! has every event and refusal that a process wrote a tally of. A log that lost its end has no gap in its positions;
+//! has every event and refusal that a process wrote a tally of, and every event that a gateway set aside. A log that lost its end has no gap in its positions;
 //! this is what shows it.
 //! Guarantee: a tally counts once, and only where the archive has come as far as the tally's process had; a killed
 //! process leaves events without a tally, which is stated and no difference.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{Int64Array, StringArray, TimestampMicrosecondArray};
@@ -12,7 +12,7 @@ use lake::run_record::CaptureHour;
 use lake::table::DataFile;
 use object_store::ObjectStore;
 use shared::progress::Positions;
-use shared::tally::{TALLY, Tally};
+use shared::tally::{SET_ASIDE, TALLY, Tally};
 use shared::time::{Day, HOUR, Timestamp};
 
 use crate::error::{Difference, Error};
@@ -31,6 +31,8 @@ struct Edge {
     /// Records of the events log that do not decode: they were accepted once.
     undecodable: BTreeMap<Timestamp, u64>,
     tallies: BTreeMap<TallyKey, Tally>,
+    /// The ids of events that were too large for the log, and the hour they came.
+    set_aside: BTreeMap<String, Timestamp>,
 }
 
 /// Every hour of the day, and what contradicts the tallies. `written` is how far the events log has come by now.
@@ -47,13 +49,16 @@ pub(crate) async fn capture(
 ) -> Result<(Vec<CaptureHour>, Vec<Difference>), Error> {
     let sources = |files: Vec<DataFile>| files.iter().map(|f| Source::new(store, f)).collect::<Vec<_>>();
     let of_day = |f: &DataFile| f.ingest_time().is_none_or(|(low, high)| low < day.end() && high >= day.start());
-    let events = sources(snapshot.events.files()?.into_iter().filter(of_day).collect());
-    let archived = tasks::fold(workers, events, BTreeMap::new, count_events).await?;
+    let events: Vec<DataFile> = snapshot.events.files()?.into_iter().filter(of_day).collect();
+    let archived = tasks::fold(workers, sources(events.clone()), BTreeMap::new, count_events).await?;
     let bad = sources(snapshot.bad.files_of(day)?);
     let edges = tasks::fold(workers, bad, Edge::default, |edge, file| read_edge(edge, &file)).await?;
     let (archived, edge) = (sum(archived), merge(edges));
     let mut tallied: BTreeMap<Timestamp, (u64, u64)> = BTreeMap::new();
     let mut differences = Vec::new();
+    if !edge.set_aside.is_empty() {
+        differences = undelivered(sources(events), workers, edge.set_aside).await?;
+    }
     for (key, tally) in &edge.tallies {
         if covered.events.covers(&tally.through) {
             let hour = tallied.entry(tally.hour).or_default();
@@ -84,6 +89,34 @@ fn short(hour: Timestamp, what: &str, expected: u64, found: u64) -> Option<Diffe
         expected: i128::from(expected),
         found: i128::from(found),
     })
+}
+
+/// What was set aside and is not archived.
+async fn undelivered(
+    events: Vec<Source>,
+    workers: usize,
+    set_aside: BTreeMap<String, Timestamp>,
+) -> Result<Vec<Difference>, Error> {
+    let wanted = Arc::new(set_aside);
+    let ids = Arc::clone(&wanted);
+    let find = move |found: &mut BTreeSet<String>, file: Source| {
+        for batch in file.read(&["event_id"], Rows::All)? {
+            let batch = batch?;
+            let archived = column::<StringArray>(&batch, "event_id")?.iter().flatten();
+            found.extend(archived.filter(|id| ids.contains_key(*id)).map(str::to_owned));
+        }
+        Ok(())
+    };
+    let found: BTreeSet<String> =
+        tasks::fold(workers, events, BTreeSet::new, find).await?.into_iter().flatten().collect();
+    let missing = wanted.iter().filter(|(id, _)| !found.contains(*id));
+    let difference = |(id, hour): (&String, &Timestamp)| Difference {
+        place: hour.to_string(),
+        what: format!("archived is event {id}, which a gateway set aside as too large for the log"),
+        expected: 1,
+        found: 0,
+    };
+    Ok(missing.map(difference).collect())
 }
 
 /// The log ends before what a process wrote to it.
@@ -128,6 +161,10 @@ fn read_edge(edge: &mut Edge, file: &Source) -> Result<(), Error> {
                 edge.tallies.insert((region, stage, tally.epoch, tally.number), tally);
                 continue;
             }
+            if reason == SET_ASIDE {
+                edge.set_aside.insert(details.value(row).to_owned(), hour);
+                continue;
+            }
             *edge.refused.entry(hour).or_default().entry(reason.to_owned()).or_default() += count;
             if topics.value(row) == EVENTS_TOPIC {
                 *edge.undecodable.entry(hour).or_default() += count;
@@ -156,6 +193,7 @@ fn merge(parts: Vec<Edge>) -> Edge {
             *all.undecodable.entry(hour).or_default() += n;
         }
         all.tallies.extend(part.tallies);
+        all.set_aside.extend(part.set_aside);
     }
     all
 }

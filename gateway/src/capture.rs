@@ -170,6 +170,7 @@ impl Capture {
     ) -> Result<Vec<(usize, Box<Event>)>, Unavailable> {
         let mut claims = self.claim(&events).await.into_iter();
         let map = self.hot.map();
+        self.hot.pass(events.iter().map(|(_, event)| &event.ad_id));
         let (mut tokens, mut records, mut held, mut times) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (place, event) in events {
             // Forged events never claim an id (contract 2.2).
@@ -188,7 +189,6 @@ impl Capture {
                 None => Outcome::Accepted { invalid: event.invalid },
             };
             if !matches!(outcome, Outcome::Duplicate { .. }) {
-                self.hot.pass(&event.ad_id);
                 records.push(self.record(&event, &map));
                 times.push(event.ingest_time);
             }

@@ -4,7 +4,8 @@
 //! Guarantees: every spooled record arrives, in the order of its partition, at least once; the spool forgets nothing
 //! that has not arrived (its group [`GROUP`] says how far). On crash: what arrived after the last saved place is sent
 //! once more, and dedup downstream takes it for the duplicate it is. A record that the log refuses for its size is set aside
-//! in a file (`aside`) and tried again at each start; what comes after it goes on.
+//! in a file (`aside`) and tried again at each start; what comes after it goes on. A note in the dead-letter log names it, and
+//! batch publishes nothing without it.
 //! Never: gives up, reorders what the log takes, or lets more than one batch be under way.
 
 mod aside;
@@ -17,12 +18,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use shared::error::ErrorKind;
 use shared::event_log::{EventLog, LogError, NewRecord, Record};
+use shared::id::RefId;
 use shared::progress::Positions;
 use shared::shutdown::Shutdown;
 use shared::telemetry::metric_names::{FORWARD_LAG, FORWARD_RECORDS, FORWARD_SET_ASIDE};
 use shared::time::sleep;
 
-use aside::Aside;
+use aside::{Aside, Notes};
 
 /// The spool's consumer group, for its retention and for lag displays.
 pub const GROUP: &str = "forward";
@@ -81,6 +83,7 @@ pub struct Forwarder {
     log: Arc<dyn EventLog>,
     place: PathBuf,
     aside: Aside,
+    notes: Option<Notes>,
 }
 
 impl Forwarder {
@@ -89,7 +92,13 @@ impl Forwarder {
     #[must_use]
     pub fn new(spool: Arc<dyn EventLog>, log: Arc<dyn EventLog>, place: PathBuf) -> Self {
         let aside = Aside::new(place.with_extension("aside"));
-        Self { spool, log, place, aside }
+        Self { spool, log, place, aside, notes: None }
+    }
+
+    /// As it was, with a note for each event that is set aside, in the dead-letter log of the gateway that stands in `region`.
+    #[must_use]
+    pub fn with_notes(self, dead_letters: Arc<dyn EventLog>, region: RefId) -> Self {
+        Self { notes: Some(Notes::new(dead_letters, region)), ..self }
     }
 
     /// Forwards until shutdown, and then what is in the spool by then if the log takes it at once.
@@ -150,6 +159,9 @@ impl Forwarder {
                 Err(ForwardError::Log(LogError::TooLarge(why))) => match part.as_slice() {
                     [alone] => {
                         self.aside.keep(alone).map_err(|e| self.aside_failed(e))?;
+                        if let Some(notes) = &self.notes {
+                            notes.write(alone).await?;
+                        }
                         let (partition, position) = (alone.partition, alone.position);
                         tracing::error!(why, partition, position, folder = %self.aside.folder().display(), "set aside");
                         self.count_aside()?;

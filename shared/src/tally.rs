@@ -17,6 +17,16 @@ use crate::time::{HOUR, Timestamp};
 /// The reason code of a tally among the records of the dead-letter log: it is no refusal, and its count is 0.
 pub const TALLY: &str = "tally";
 
+/// The reason code of a note that an event, whose id is the detail, was set aside: acknowledged, and too large for the log
+/// that everybody reads. The archive is incomplete until it has the event. No refusal either, and its count is 0.
+pub const SET_ASIDE: &str = "set_aside";
+
+/// Whether a record of the dead-letter log with this reason is a note and no refusal.
+#[must_use]
+pub fn is_note(reason: &str) -> bool {
+    [TALLY, SET_ASIDE].contains(&reason)
+}
+
 /// What a process took in during one hour since its last tally.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use lake::convert::{BadRow, bad_from_batch};
 use lake::tables::BRONZE_BAD;
 use serde_json::json;
-use shared::tally::TALLY;
+use shared::tally::is_note;
 use shared::time::Timestamp;
 
 use super::import::Importer;
@@ -59,7 +59,7 @@ pub(super) async fn each(parts: &Parts, mut visit: impl FnMut(BadRow) -> bool) -
     let table = ::lake::Table::open(&parts.lake_root()?, &BRONZE_BAD).await?;
     for file in table.files()? {
         for batch in table.read(&file, None).await? {
-            for row in bad_from_batch(&batch?)?.into_iter().filter(|row| row.record.reason != TALLY) {
+            for row in bad_from_batch(&batch?)?.into_iter().filter(|row| !is_note(&row.record.reason)) {
                 if !visit(row) {
                     return Ok(());
                 }

@@ -7,8 +7,8 @@ use lake::table::Txn;
 use lake::tables::{BRONZE_BAD, BRONZE_EVENTS, GOLD_BILLING_DAY};
 use shared::error::ErrorKind;
 use shared::progress::Positions;
-use shared::tally::{TALLY, Tally};
-use shared::time::{HOUR, SECOND};
+use shared::tally::{SET_ASIDE, TALLY, Tally};
+use shared::time::{HOUR, SECOND, Timestamp};
 use shared::verdict::Counting;
 use shared::wire::BadRecord;
 
@@ -42,21 +42,27 @@ async fn a_missing_row_stops_the_run_and_names_its_partition() {
 
 /// Archives tallies of a gateway, as the dead-letter log's only records.
 async fn archive_tallies(world: &World, tallies: &[Tally]) {
+    let notes = tallies.iter().map(|tally| (TALLY, tally.to_json(), tally.hour));
+    archive_notes(world, notes.collect()).await;
+}
+
+/// Archives notes of a gateway (reason, detail and hour), as the dead-letter log's only records.
+async fn archive_notes(world: &World, notes: Vec<(&str, String, Timestamp)>) {
     let mut table = Table::open(&world.root, &BRONZE_BAD).await.unwrap();
-    let row = |(position, tally): (u64, &Tally)| BadRow {
+    let row = |(position, (reason, detail, hour)): (u64, (&str, String, Timestamp))| BadRow {
         topic: "dead_letters".to_owned(),
         partition: 0,
         position,
         record: BadRecord {
-            reason: TALLY.to_owned(),
-            detail: tally.to_json(),
+            reason: reason.to_owned(),
+            detail,
             stage: "gateway".to_owned(),
             region: "eu".to_owned(),
-            ingest_time: tally.hour.0,
+            ingest_time: hour.0,
             ..BadRecord::default()
         },
     };
-    let rows: Vec<BadRow> = (0..).zip(tallies).map(row).collect();
+    let rows: Vec<BadRow> = (0..).zip(notes).map(row).collect();
     let file = table.write_parquet(vec![bad_to_batch(&rows).unwrap()], day(), "tallies").await.unwrap();
     let next = i64::try_from(rows.len()).unwrap();
     table.append(vec![file], &[Txn::raise("bronze/bad/dead_letters/0", next)]).await.map(|_| ()).unwrap();
@@ -94,6 +100,30 @@ async fn an_acknowledged_event_that_is_not_archived_stops_the_run_and_names_its_
     assert_eq!(differences.0[0].place, start().plus(3 * HOUR).to_string());
     assert_eq!((differences.0[0].expected, differences.0[0].found), (2, 1));
     nothing_is_visible(&world).await;
+}
+
+#[tokio::test]
+async fn an_event_that_was_set_aside_and_not_delivered_stops_the_run_though_others_make_up_the_number() {
+    let world = World::new();
+    world.take(&clicks(10), Layout::Sorted(4)).await;
+    // Of these ten only two are in a tally: it would not miss one.
+    let at = start().plus(2 * HOUR);
+    let set_aside = |id: &str| (SET_ASIDE, id.to_owned(), at);
+    let notes = vec![(TALLY, tally(1, 0, 1).to_json(), start()), set_aside("id-3"), set_aside("id-77")];
+    archive_notes(&world, notes).await;
+    let error = world.run(day()).await.unwrap_err();
+    assert_eq!(error.exit_code(), 13, "{error}");
+    let Error::Conservation { differences, .. } = error else { panic!("{error}") };
+    assert_eq!(differences.0.len(), 1, "{differences}");
+    assert!(differences.0[0].what.contains("id-77") && differences.0[0].place == at.to_string(), "{differences}");
+    nothing_is_visible(&world).await;
+
+    // Delivered, it counts; and the notes are no refusals.
+    let world = World::new();
+    world.take(&clicks(10), Layout::Sorted(4)).await;
+    archive_notes(&world, vec![set_aside("id-3"), set_aside("id-9")]).await;
+    let record = world.run(day()).await.unwrap().record;
+    assert_eq!((record.quarantined, record.capture.iter().map(|h| h.archived).sum::<u64>()), ([].into(), 10));
 }
 
 #[tokio::test]

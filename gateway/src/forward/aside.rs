@@ -1,13 +1,18 @@
 //! Records that the log refuses for their size: each in a file of its own until the log takes it. They were acknowledged,
-//! so they are not refusals; batch, which holds the archive against the tallies, publishes nothing without them.
-//! Guarantee: the file is on disk before the forwarder's place moves past the record. On crash: a record is in a file, or
-//! in the spool, or in both, and then it is the duplicate it is. Never: drops one.
+//! so they are not refusals: a note in the dead-letter log names each, and batch publishes nothing without it. (Its tally
+//! alone would not do: as many events that no tally has, or that came twice, would stand in for it.)
+//! Guarantee: file and note are durable before the forwarder's place moves past the record. On crash: a record is in a file,
+//! or in the spool, or in both, and then it is the duplicate it is; so is its note. Never: drops one.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use shared::event_log::{NewRecord, Record};
+use shared::event_log::{EventLog, LogError, NewRecord, Record};
+use shared::id::RefId;
+use shared::tally::SET_ASIDE;
 use shared::time::Timestamp;
+use shared::wire::{BadRecord, decode_event};
 
 /// The folder of one forwarder's files, each named `PARTITION-POSITION`: 8 bytes of append time, and the payload.
 pub(super) struct Aside(PathBuf);
@@ -70,6 +75,33 @@ impl Aside {
 
     fn sync(&self) -> io::Result<()> {
         std::fs::File::open(&self.0)?.sync_all()
+    }
+}
+
+/// Says in the dead-letter log which events are set aside.
+pub(super) struct Notes {
+    dead_letters: Arc<dyn EventLog>,
+    region: RefId,
+}
+
+impl Notes {
+    pub(super) fn new(dead_letters: Arc<dyn EventLog>, region: RefId) -> Self {
+        Self { dead_letters, region }
+    }
+
+    /// Names the event, under the time it came. What is no event, and so is counted nowhere, is not named.
+    pub(super) async fn write(&self, record: &Record) -> Result<(), LogError> {
+        let Ok(event) = decode_event(&record.payload) else { return Ok(()) };
+        let note = BadRecord {
+            reason: SET_ASIDE.to_owned(),
+            detail: event.event_id.to_string(),
+            stage: "forward".to_owned(),
+            ingest_time: event.ingest_time.0,
+            region: self.region.to_string(),
+            ..BadRecord::default()
+        };
+        let note = NewRecord { partition: 0, append_time: record.append_time, payload: note.encode().into() };
+        self.dead_letters.append(vec![note]).await.map(|_| ())
     }
 }
 

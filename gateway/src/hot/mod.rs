@@ -4,11 +4,12 @@
 //! `enter_percent` of what one partition should carry gets salts, as many as bring each of its parts below that again;
 //! while it is hot their number only grows. It stays hot until its share has been below `leave_percent` for `leave_after`.
 //!
-//! Guarantees: an event comes to the same partition for as long as the map stands, so that its repetition does too;
-//! every change of the map has a version of its own, greater than all before, also after a restart, and each record says
-//! by which it was placed. Bounded: ads counted, ads that are hot. A crash forgets the map: ads are at home until they are
-//! found hot again. Rows of several partitions are summed where they are read, and batch looks at no partition: exact
-//! numbers do not depend on any of this. Never: waits for a lock on the way of an event but to read the map.
+//! Guarantees: an event comes to the same partition for as long as the map stands, so that its repetition does too; every
+//! change of the map has a version of its own, greater than all before, also after a restart (unless the clock was set
+//! back), and each record says by which it was placed. Bounded: ads counted, ads that are hot. A crash forgets the map: ads
+//! are at home until they are found hot again. Rows of several partitions are summed where they are read, and batch looks at
+//! no partition: exact numbers do not depend on any of this. Never: waits for a lock on the way of an event but to read the
+//! map.
 
 mod settings;
 mod space_saving;
@@ -103,14 +104,18 @@ impl HotAds {
         Arc::clone(&self.map.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// An event of `ad` passes.
-    pub fn pass(&self, ad: &AdId) {
-        if !self.settings.enabled || !is_sampled(self.passed.fetch_add(1, Ordering::Relaxed)) {
+    /// Events of these ads have come; those that are duplicates too.
+    pub fn pass<'a>(&self, ads: impl ExactSizeIterator<Item = &'a AdId>) {
+        if !self.settings.enabled {
             return;
         }
-        // Somebody else is counting: this event may as well be one of those that are not.
-        if let Ok(mut counts) = self.counts.try_lock() {
-            counts.count(ad);
+        let first = self.passed.fetch_add(ads.len() as u64, Ordering::Relaxed);
+        let mut sampled = (first..).zip(ads).filter(|(n, _)| is_sampled(*n)).map(|(_, ad)| ad).peekable();
+        // Where somebody else is counting, these may as well be among those that are not.
+        if sampled.peek().is_some()
+            && let Ok(mut counts) = self.counts.try_lock()
+        {
+            sampled.for_each(|ad| counts.count(ad));
         }
     }
 

@@ -60,7 +60,7 @@ impl Traffic {
             let ad = named.map_or_else(|| format!("other-{}", (n * 7_919) % 500), |(ad, _)| (*ad).to_owned());
             (event.ad_id, event.event_id) = (ad.parse().unwrap(), format!("e-{}", self.sent).parse().unwrap());
             self.sent += 1;
-            self.hot.pass(&event.ad_id);
+            self.hot.pass(std::iter::once(&event.ad_id));
             *load.entry(map.partition_of(&event, PARTITIONS)).or_default() += 1;
         }
         self.now = self.now.plus(settings().window.as_micros());
@@ -203,6 +203,14 @@ fn a_clock_set_back_starts_a_window_and_changes_nothing() {
     traffic.window(20_000, &[("hot", 900)]);
     traffic.window(20_000, &[("hot", 500), ("other", 250)]);
     assert_eq!(traffic.version(), version + 1);
+}
+
+#[test]
+fn settings_that_cannot_be_used_are_named() {
+    assert_eq!(Settings::default().problems("hot_ads"), []);
+    let wrong = Settings { enter_percent: 20, leave_percent: 20, min_per_second: 0, ..Settings::default() };
+    let fields: Vec<_> = wrong.problems("hot_ads").into_iter().map(|p| p.field).collect();
+    assert_eq!(fields, ["hot_ads.leave_percent", "hot_ads.min_per_second"]);
 }
 
 proptest! {

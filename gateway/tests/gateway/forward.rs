@@ -6,12 +6,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
 use gateway::forward::{ForwardError, Forwarder, GROUP};
+use shared::event::{Admission, Submission};
 use shared::event_log::memory::MemoryLog;
 use shared::event_log::{Bounds, Consumer, Delivered, EventLog, LogError, NewRecord, Record, Retention};
 use shared::progress::Positions;
 use shared::shutdown::Shutdown;
+use shared::tally::SET_ASIDE;
 use shared::testing::conformance::event_log::{PARTITIONS, expected, read_all, records, zero};
 use shared::time::Timestamp;
+use shared::wire::{BadRecord, encode_event};
+
+use crate::support::{NOW, id as id_of};
 
 /// A log that fails its next appends: before anything is kept, or after a part of it was. It takes no record larger than
 /// `largest`, and says so after it took what came before it, as a broker does.
@@ -158,6 +163,47 @@ async fn a_record_that_is_too_large_is_set_aside_until_the_log_takes_it_and_hold
     let mut large: Vec<NewRecord> = all.into_iter().filter(|r| r.payload.len() > 1_000).collect();
     large.sort_by_key(|r| (r.partition, r.append_time));
     assert_eq!(kept, large, "whole, each once");
+}
+
+#[tokio::test]
+async fn an_event_that_is_set_aside_is_named_in_the_dead_letter_log_before_anything_after_it_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("forward.json");
+    let (spool, log, notes) = (MemoryLog::new(PARTITIONS), MemoryLog::new(PARTITIONS), MemoryLog::new(1));
+    let log = Flaky { largest: 1_000, log, failures: Arc::default() };
+    let event = |id: &str, padding: usize| {
+        let json = format!(
+            r#"{{"eventId":"{id}","eventType":"click","timestamp":{},"adId":"a","more":"{}"}}"#,
+            NOW.as_millis(),
+            "x".repeat(padding)
+        );
+        let event = Submission::from_json(json.as_bytes()).unwrap().admit(Admission {
+            ingest_time: NOW.plus(7),
+            region: id_of("here"),
+            campaign_id: id_of("c"),
+            advertiser_id: None,
+            invalid: None,
+            traceparent: None,
+        });
+        NewRecord { partition: 0, append_time: NOW, payload: encode_event(&event).into() }
+    };
+    let all = vec![event("small", 1), event("large", 2_000), event("last", 1)];
+    assert_eq!(spool.append(all).await.unwrap().len(), 3);
+    let shutdown = Shutdown::new();
+    let forwarder = Forwarder::new(Arc::new(spool.clone()), Arc::new(log.clone()), place);
+    let forwarder = forwarder.with_notes(Arc::new(notes.clone()), id_of("here"));
+    let running = tokio::spawn(forwarder.run(shutdown.clone()));
+    let mut arrived = log.log.consumer("test", &Positions([(0, 0)].into())).await.unwrap();
+    while arrived.positions().next(0) < 2 {
+        assert!(!running.is_finished(), "the forwarder ended by itself");
+        arrived.poll(1, std::time::Duration::from_millis(50)).await.unwrap();
+    }
+    let noted = read_all(&notes, &Positions([(0, 0)].into())).await;
+    let noted: Vec<BadRecord> = noted[&0].iter().map(|r| BadRecord::decode(&r.payload).unwrap()).collect();
+    let seen: Vec<_> = noted.iter().map(|n| (n.reason.as_str(), n.detail.as_str(), n.count, n.ingest_time)).collect();
+    assert_eq!(seen, [(SET_ASIDE, "large", 0, NOW.plus(7).0)]);
+    shutdown.request();
+    running.await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -1,5 +1,11 @@
 //! Drift reports and settlement files: what reconcile wrote is handed on whole, by manifest only.
 
+use async_trait::async_trait;
+use futures::stream::{self, BoxStream, StreamExt};
+use object_store::{
+    CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, PutMultipartOptions,
+    PutOptions, PutPayload, PutResult, Result as StoreResult,
+};
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 
@@ -184,4 +190,66 @@ fn any_name_is_answered_with_the_listed_file_or_refused() {
         Ok(())
     });
     outcome.unwrap();
+}
+
+/// A store whose files of lines are a tebibyte each and come to a halt after what was put.
+#[derive(Debug)]
+struct Endless(Arc<dyn ObjectStore>);
+
+const TEBIBYTE: u64 = 1 << 40;
+
+impl std::fmt::Display for Endless {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Endless({})", self.0)
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Endless {
+    async fn get_opts(&self, at: &Path, options: GetOptions) -> StoreResult<GetResult> {
+        let mut found = self.0.get_opts(at, options).await?;
+        if at.as_ref().ends_with(".csv.gz") {
+            found.meta.size = TEBIBYTE;
+            found.range = 0..TEBIBYTE;
+            let (meta, range, attributes) = (found.meta.clone(), found.range.clone(), found.attributes.clone());
+            let payload = GetResultPayload::Stream(found.into_stream().chain(stream::pending()).boxed());
+            return Ok(GetResult { payload, meta, range, attributes });
+        }
+        Ok(found)
+    }
+    async fn put_opts(&self, at: &Path, payload: PutPayload, options: PutOptions) -> StoreResult<PutResult> {
+        self.0.put_opts(at, payload, options).await
+    }
+    async fn put_multipart_opts(&self, at: &Path, o: PutMultipartOptions) -> StoreResult<Box<dyn MultipartUpload>> {
+        self.0.put_multipart_opts(at, o).await
+    }
+    fn delete_stream(&self, at: BoxStream<'static, StoreResult<Path>>) -> BoxStream<'static, StoreResult<Path>> {
+        self.0.delete_stream(at)
+    }
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, StoreResult<ObjectMeta>> {
+        self.0.list(prefix)
+    }
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> StoreResult<ListResult> {
+        self.0.list_with_delimiter(prefix).await
+    }
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> StoreResult<()> {
+        self.0.copy_opts(from, to, options).await
+    }
+}
+
+#[tokio::test]
+async fn a_download_begins_before_the_store_has_handed_out_the_file_however_large_it_is() {
+    let api = Api::start_on(|objects| Arc::new(Endless(objects)), |_| {}).await;
+    publish(&api, 1, b"the first of many lines").await;
+    let manifest = serde_json::json!({
+        "schemaVersion": 1, "day": DAY, "version": 1,
+        "files": [{ "path": "lines-0000.csv.gz", "sha256": hex(b"x"), "bytes": TEBIBYTE, "rowCount": 3 }],
+    });
+    api.put(&format!("settlement/day={DAY}/v=1/manifest.json"), manifest.to_string()).await;
+    let path = format!("/v1/reports/reconcile/{DAY}/files/1/lines-0000.csv.gz");
+    let key = format!("Bearer {}", api.operator);
+    let mut answer = api.begin(Method::GET, &path, &[("authorization", &key)], "").await;
+    assert_eq!((answer.status(), &answer.headers()["content-length"]), (StatusCode::OK, &TEBIBYTE.into()));
+    let first = answer.body_mut().frame().await.unwrap().unwrap().into_data().unwrap();
+    assert_eq!(first, "the first of many lines");
 }

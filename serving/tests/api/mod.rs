@@ -145,6 +145,14 @@ impl Api {
     }
 
     pub(crate) async fn start_with(change: impl FnOnce(&mut Settings)) -> Self {
+        Self::start_on(|objects| objects, change).await
+    }
+
+    /// A server that sees the objects through a store of the caller's.
+    pub(crate) async fn start_on(
+        through: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>,
+        change: impl FnOnce(&mut Settings),
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let keys = ApiKeyFile::new(folder.path().join("api_keys.json"));
         let mut settings = Settings::default();
@@ -158,7 +166,7 @@ impl Api {
         let tenant = make_key(&keys, 2, "adv-1".parse().unwrap(), &Scope::ALL);
         let deps = Deps {
             store: Arc::new(store.clone()),
-            objects: Arc::clone(&objects) as Arc<dyn ObjectStore>,
+            objects: through(Arc::clone(&objects) as Arc<dyn ObjectStore>),
             explainer: Arc::new(OfC1),
             tenants: Arc::new(Two),
             keys: keys.clone(),
