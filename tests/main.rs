@@ -6,6 +6,8 @@ mod demo;
 mod deployment;
 mod dispute;
 mod explain;
+#[cfg(all(feature = "clickhouse", feature = "kafka", feature = "s3"))]
+mod groups;
 mod kill;
 mod law;
 mod money;
