@@ -9,6 +9,8 @@ mod deployment;
 mod dispute;
 mod explain;
 mod hot;
+#[cfg(all(feature = "clickhouse", feature = "kafka", feature = "s3"))]
+mod groups;
 mod kill;
 mod law;
 mod money;

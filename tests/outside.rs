@@ -19,12 +19,17 @@ pub(crate) struct Outside {
 impl Outside {
     /// Kafka instead of the embedded log.
     pub(crate) fn kafka(ledger: &mut Ledger) -> Self {
+        Self::kafka_of(ledger, 4)
+    }
+
+    /// As [`Outside::kafka`], with so many partitions.
+    pub(crate) fn kafka_of(ledger: &mut Ledger, partitions: u32) -> Self {
         let mut outside = Self::default();
         let bootstrap = outside.start(ledger, "kafka", "KAFKA_BOOTSTRAP");
         ledger.set("KAFKA__BOOTSTRAP", bootstrap);
         ledger.set("KAFKA__REPLICATION", 1);
         ledger.set("KAFKA__MIN_IN_SYNC", 1);
-        ledger.set("KAFKA__PARTITIONS", 4);
+        ledger.set("KAFKA__PARTITIONS", partitions);
         ledger.ok(&["kafka", "ensure"]);
         outside
     }
@@ -34,11 +39,21 @@ impl Outside {
         let mut outside = Self::kafka(ledger);
         let redis = outside.start(ledger, "redis", "REDIS_URL");
         ledger.set("GATEWAY__DEDUP__REDIS__URL", redis);
-        let clickhouse = outside.start(ledger, "clickhouse", "CLICKHOUSE_URL");
+        outside.add_clickhouse(ledger);
+        outside.add_s3(ledger);
+        outside
+    }
+
+    /// ClickHouse too.
+    pub(crate) fn add_clickhouse(&mut self, ledger: &mut Ledger) {
+        let clickhouse = self.start(ledger, "clickhouse", "CLICKHOUSE_URL");
         ledger.set("CLICKHOUSE__URL", clickhouse);
         ledger.ok(&["serving", "migrate"]);
-        outside.s3 = Self::s3(ledger).s3;
-        outside
+    }
+
+    /// S3 too.
+    pub(crate) fn add_s3(&mut self, ledger: &mut Ledger) {
+        self.s3 = Self::s3(ledger).s3;
     }
 
     /// S3 instead of the data folder, for the lake and what is published.

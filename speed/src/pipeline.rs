@@ -79,7 +79,7 @@ impl Pipeline {
     }
 
     /// Flushes if it is time, then takes what the log has. Only waiting is cut short by `shutdown`.
-    async fn step(&mut self, shutdown: &Shutdown) -> Result<(), Error> {
+    pub(crate) async fn step(&mut self, shutdown: &Shutdown) -> Result<(), Error> {
         if self.held.is_flush_due(self.deps.clock.now()) {
             self.flush_and_save(false).await?;
         }

@@ -2,6 +2,7 @@
 
 pub(crate) mod events;
 mod faults;
+mod group;
 mod harness;
 mod law;
 mod objects;
