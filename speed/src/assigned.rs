@@ -171,7 +171,7 @@ impl Assigned {
     fn write(&mut self) -> Result<(), Error> {
         let (message, appends) = self.worker.stage();
         let next = Saved::of(&message);
-        self.place.save(&encode(&message), &appends, &next.files, &self.saved.files)?;
+        self.place.save(encode(&message), &appends, &next.files, &self.saved.files)?;
         self.worker.mark_stored(&message);
         self.saved = next;
         Ok(())

@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use crate::Error;
-use crate::place::{Append, Place, frame, unframe};
+use crate::place::{Append, Place, body_of, head};
 
 const PREFIX: &str = "checkpoint-";
 const DAMAGED: &str = "damaged";
@@ -91,7 +91,7 @@ impl Place for Folder {
     fn read_checkpoint(&mut self, name: &str) -> Result<Option<Vec<u8>>, Error> {
         let path = self.path.join(name);
         let bytes = std::fs::read(&path).map_err(|e| failed("read", &path, e))?;
-        Ok(unframe(&bytes).map(<[u8]>::to_vec))
+        Ok(body_of(&bytes).map(<[u8]>::to_vec))
     }
 
     fn read_file(&self, file: &str, length: u64) -> Result<Option<Vec<u8>>, Error> {
@@ -112,7 +112,7 @@ impl Place for Folder {
 
     fn save(
         &mut self,
-        body: &[u8],
+        body: Vec<u8>,
         appends: &[Append],
         files: &BTreeSet<String>,
         before: &BTreeSet<String>,
@@ -121,7 +121,7 @@ impl Place for Folder {
             self.append(append)?;
         }
         let temporary = self.path.join("checkpoint.tmp");
-        write_synced(&temporary, &frame(body)).map_err(|e| failed("write", &temporary, e))?;
+        write_synced(&temporary, &body).map_err(|e| failed("write", &temporary, e))?;
         // The files' names must be durable before the checkpoint that needs them.
         sync_folder(&self.path)?;
         let newest = self.checkpoints()?.first().and_then(|name| number(name)).unwrap_or(0);
@@ -136,9 +136,10 @@ fn number(name: &str) -> Option<u64> {
     name.strip_prefix(PREFIX)?.parse().ok()
 }
 
-fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn write_synced(path: &Path, body: &[u8]) -> io::Result<()> {
     let mut file = File::create(path)?;
-    file.write_all(bytes)?;
+    file.write_all(&head(body))?;
+    file.write_all(body)?;
     file.sync_all()
 }
 
@@ -168,10 +169,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut folder = Folder::open(dir.path().join("p")).unwrap();
         let (one, both, two) = (files(&["ids-1"]), files(&["ids-1", "ids-2"]), files(&["ids-2"]));
-        folder.save(b"one", &[append("ids-1", 0, b"aaaa")], &one, &files(&[])).unwrap();
-        folder.save(b"two", &[append("ids-1", 4, b"bb"), append("ids-2", 0, b"c")], &both, &one).unwrap();
+        folder.save(b"one".to_vec(), &[append("ids-1", 0, b"aaaa")], &one, &files(&[])).unwrap();
+        folder.save(b"two".to_vec(), &[append("ids-1", 4, b"bb"), append("ids-2", 0, b"c")], &both, &one).unwrap();
         assert_eq!(folder.read_file("ids-1", 6).unwrap().unwrap(), b"aaaabb");
-        folder.save(b"three", &[], &two, &two).unwrap();
+        folder.save(b"three".to_vec(), &[], &two, &two).unwrap();
         let checkpoints = folder.checkpoints().unwrap();
         assert_eq!(checkpoints, ["checkpoint-0000000003", "checkpoint-0000000002"]);
         assert_eq!(folder.read_checkpoint(&checkpoints[0]).unwrap().unwrap(), b"three");
@@ -185,8 +186,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut folder = Folder::open(dir.path().to_owned()).unwrap();
         let f = files(&["f"]);
-        folder.save(b"", &[append("f", 0, b"abcdef")], &f, &f).unwrap();
-        folder.save(b"", &[append("f", 3, b"xy")], &f, &f).unwrap();
+        folder.save(b"".to_vec(), &[append("f", 0, b"abcdef")], &f, &f).unwrap();
+        folder.save(b"".to_vec(), &[append("f", 3, b"xy")], &f, &f).unwrap();
         assert_eq!(std::fs::read(dir.path().join("f")).unwrap(), b"abcxy");
     }
 
@@ -194,7 +195,7 @@ mod tests {
     fn every_damage_to_a_checkpoint_is_seen() {
         let dir = tempfile::tempdir().unwrap();
         let mut folder = Folder::open(dir.path().to_owned()).unwrap();
-        folder.save(b"content", &[], &files(&[]), &files(&[])).unwrap();
+        folder.save(b"content".to_vec(), &[], &files(&[]), &files(&[])).unwrap();
         let name = folder.checkpoints().unwrap().remove(0);
         let path = dir.path().join(&name);
         let whole = std::fs::read(&path).unwrap();

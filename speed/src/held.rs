@@ -72,7 +72,7 @@ impl Held {
     }
 
     /// Drops partitions as they are.
-    pub(crate) fn drop(&mut self, partitions: &BTreeSet<u32>) {
+    pub(crate) fn let_go(&mut self, partitions: &BTreeSet<u32>) {
         self.assigned.retain(|partition, _| !partitions.contains(partition));
         self.divide_limits();
     }

@@ -16,13 +16,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
-use object_store::{Error as Failure, ObjectStore, ObjectStoreExt};
+use object_store::{Error as Failure, ObjectStore, ObjectStoreExt, PutPayload};
 use prost::Message;
 use tokio::runtime::Handle;
 use tracing::warn;
 
 use crate::Error;
-use crate::place::{Append, Place, frame, unframe};
+use crate::place::{Append, Place, body_of, head};
 
 const CHECKPOINT: &str = "checkpoint-";
 const OWNER: &str = "owner-";
@@ -93,7 +93,7 @@ impl Objects {
         let folder = Path::from(format!("partition-{partition:04}"));
         let runtime = Handle::current();
         let objects = Self { store, folder, runtime, generation, saves: 0, newest: None, is_damaged: false };
-        objects.put(&format!("{OWNER}{generation:010}"), Vec::new())?;
+        objects.put(&format!("{OWNER}{generation:010}"), PutPayload::new())?;
         Ok(objects)
     }
 
@@ -106,8 +106,8 @@ impl Objects {
         move |source| Error::Objects { doing, object, source }
     }
 
-    fn put(&self, object: &str, bytes: Vec<u8>) -> Result<(), Error> {
-        let put = self.runtime.block_on(self.store.put(&self.path(object), bytes.into()));
+    fn put(&self, object: &str, bytes: PutPayload) -> Result<(), Error> {
+        let put = self.runtime.block_on(self.store.put(&self.path(object), bytes));
         put.map(drop).map_err(self.failed("write", object))
     }
 
@@ -157,7 +157,7 @@ impl Objects {
             level += 1;
         }
         let (object, length) = (format!("{}.{suffix}", append.file), bytes.len() as u64);
-        self.put(&object, bytes)?;
+        self.put(&object, bytes.into())?;
         chain.links.push(Link { object, length, level });
         Ok(())
     }
@@ -209,7 +209,7 @@ impl Place for Objects {
 
     fn read_checkpoint(&mut self, name: &str) -> Result<Option<Vec<u8>>, Error> {
         let bytes = self.runtime.block_on(self.get(name))?;
-        let manifest = bytes.and_then(|bytes| Manifest::decode(unframe(&bytes)?).ok());
+        let manifest = bytes.and_then(|bytes| Manifest::decode(body_of(&bytes)?).ok());
         let Some(mut manifest) = manifest else { return Ok(None) };
         let state = std::mem::take(&mut manifest.state);
         self.newest = Some((name.to_owned(), manifest));
@@ -236,7 +236,7 @@ impl Place for Objects {
 
     fn save(
         &mut self,
-        body: &[u8],
+        body: Vec<u8>,
         appends: &[Append],
         files: &BTreeSet<String>,
         _: &BTreeSet<String>,
@@ -250,9 +250,10 @@ impl Place for Objects {
         }
         manifest.files.retain(|file, _| files.contains(file));
         let name = format!("{CHECKPOINT}{suffix}");
-        body.clone_into(&mut manifest.state);
-        self.put(&name, frame(&manifest.encode_to_vec()))?;
+        manifest.state = body;
+        let body = manifest.encode_to_vec();
         manifest.state = Vec::new();
+        self.put(&name, [head(&body), body].into_iter().map(Bytes::from).collect())?;
         let before = self.newest.replace((name, manifest));
         let keep = self.newest.iter().chain(&before);
         let keep = keep.flat_map(|(name, manifest)| manifest.objects().chain([name.clone()])).collect();

@@ -2,8 +2,8 @@
 //!
 //! Which partitions are this process's is settled by its settings, or by a group and changing: a partition that comes is
 //! restored while the others go on; one that goes is flushed and saved first, if the stores are there; one that was lost
-//! is dropped, since another process may have it already (then that one's newer generation wins, `Held` stops at the next
-//! save).
+//! is dropped, since another process may have it already (whose newer generation wins, in the stores and at the next save
+//! here).
 //! A store or log that is away is waited for: what is held gets full, then records stop and the log keeps the rest; the
 //! log goes on being asked for changes. Nothing is lost, and memory has a bound.
 
@@ -89,8 +89,11 @@ impl Pipeline {
         let turn = tokio::select! {
             turn = self.member.poll(self.settings.poll_records, wait) => turn,
             Some(restored) = self.restoring.join_next_with_id() => {
-                let restored = self.restored(restored)?;
-                return self.begin(restored.into_iter().collect()).await;
+                let mut all: Vec<Assigned> = self.restored(restored)?.into_iter().collect();
+                while let Some(restored) = self.restoring.try_join_next_with_id() {
+                    all.extend(self.restored(restored)?);
+                }
+                return self.begin_or_again(all, shutdown).await;
             }
             () = shutdown.requested() => return Ok(()),
         };
@@ -147,15 +150,32 @@ impl Pipeline {
 
     /// Goes on with restored partitions where they stand.
     async fn begin(&mut self, restored: Vec<Assigned>) -> Result<(), Error> {
+        if restored.is_empty() {
+            return Ok(());
+        }
         let positions = restored.iter().map(|a| (a.worker.partition(), a.worker.next_position()));
         self.member.start(&Positions(positions.collect())).await?;
         self.held.take(restored);
         Ok(())
     }
 
+    /// As [`Pipeline::begin`]; when the log is away the partitions are restored once more.
+    async fn begin_or_again(&mut self, restored: Vec<Assigned>, shutdown: &Shutdown) -> Result<(), Error> {
+        let partitions = restored.iter().map(|assigned| assigned.worker.partition()).collect();
+        match self.begin(restored).await {
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                warn!(%error, ?partitions, "event log is away, trying again");
+                pause(shutdown).await;
+                self.restore(partitions);
+                Ok(())
+            }
+            begun => begun,
+        }
+    }
+
     fn forget(&mut self, partitions: &BTreeSet<u32>) {
         partitions.iter().filter_map(|partition| self.ours.remove(partition)).for_each(|task| task.abort());
-        self.held.drop(partitions);
+        self.held.let_go(partitions);
     }
 
     /// As [`Held::flush_and_save`], however long that takes: the log sees that this process lives.

@@ -46,20 +46,20 @@ pub(crate) trait Place: std::fmt::Debug + Send {
     /// nor the one before (which needs `before`) needs.
     fn save(
         &mut self,
-        body: &[u8],
+        body: Vec<u8>,
         appends: &[Append],
         files: &BTreeSet<String>,
         before: &BTreeSet<String>,
     ) -> Result<(), Error>;
 }
 
-/// A checkpoint's bytes: a mark, a checksum and the body.
-pub(crate) fn frame(body: &[u8]) -> Vec<u8> {
-    [MAGIC.as_slice(), &crc32c::crc32c(body).to_le_bytes(), body].concat()
+/// What stands before a checkpoint's body: a mark and a checksum.
+pub(crate) fn head(body: &[u8]) -> Vec<u8> {
+    [MAGIC.as_slice(), &crc32c::crc32c(body).to_le_bytes()].concat()
 }
 
 /// The body of a checkpoint's bytes; `None` when they are not whole.
-pub(crate) fn unframe(bytes: &[u8]) -> Option<&[u8]> {
+pub(crate) fn body_of(bytes: &[u8]) -> Option<&[u8]> {
     let (sum, body) = bytes.strip_prefix(MAGIC)?.split_first_chunk::<4>()?;
     (u32::from_le_bytes(*sum) == crc32c::crc32c(body)).then_some(body)
 }

@@ -1,9 +1,9 @@
 //! Roles as processes, and what happens to them and to the parts they stand on. A role that ends because a part is away
-//! (exit 75) is started again, as a supervisor would; any other end is a failure.
+//! (exit 75), or another worker has taken over (exit 12), is started again, as a supervisor would; any other end is a failure.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::process::Child;
+use std::process::{Child, ExitStatus};
 use std::time::Duration;
 
 use rand::{RngExt, SeedableRng};
@@ -60,7 +60,7 @@ pub(super) struct Roles<'a> {
 impl<'a> Roles<'a> {
     pub(super) fn start(ledger: &'a Ledger, addresses: &Addresses) -> Self {
         let listen = |n: usize| ("CLICKLEDGER__GATEWAY__LISTEN", addresses.gateways[n].to_string());
-        let partitions = |own: &str| ("CLICKLEDGER__SPEED__PARTITIONS", own.to_owned());
+        let member = |name: &str| ("CLICKLEDGER__SPEED__GROUP_MEMBER", name.to_owned());
         let role = |name, command, env, address| Role { name, command, env, address, child: None };
         let [first, second] = addresses.gateways.map(Some);
         let mut roles = Self {
@@ -69,8 +69,8 @@ impl<'a> Roles<'a> {
                 role("gateway-1", "gateway", vec![listen(0)], first),
                 // Its own machine: a folder of its own, with the fleet's keys and ads.
                 role("gateway-2", "gateway", vec![listen(1), ("CLICKLEDGER__DATA", second_folder(ledger))], second),
-                role("speed-1", "speed", vec![partitions("0,1")], None),
-                role("speed-2", "speed", vec![partitions("2,3")], None),
+                role("speed-1", "speed", vec![member("speed-1")], None),
+                role("speed-2", "speed", vec![member("speed-2")], None),
                 role("lake", "lake", vec![], None),
                 role("serving", "serving", vec![], Some(addresses.serving)),
             ],
@@ -92,7 +92,7 @@ impl<'a> Roles<'a> {
             let role = &mut self.roles[n];
             let Some(status) = role.child.as_mut().and_then(|c| c.try_wait().unwrap()) else { continue };
             let name = role.name;
-            assert_eq!(status.code(), Some(75), "{name} ended by itself ({status}):\n{}", self.ledger.log(name));
+            assert!(ends_well(status), "{name} ended by itself ({status}):\n{}", self.ledger.log(name));
             self.restarts += 1;
             self.spawn(n);
         }
@@ -105,7 +105,7 @@ impl<'a> Roles<'a> {
             assert!(sent.unwrap().success());
         }
         let status = child.wait().unwrap();
-        let is_fine = signal == "-KILL" || status.success() || status.code() == Some(75);
+        let is_fine = signal == "-KILL" || status.success() || ends_well(status);
         let name = self.roles[n].name;
         assert!(is_fine, "{name} ended with {status} after {signal}:\n{}", self.ledger.log(name));
     }
@@ -147,6 +147,11 @@ impl<'a> Roles<'a> {
         let turns: Vec<String> = self.turns.iter().map(turn).collect();
         format!("{KILLS} kills, {} starts while a part was away; stopped {}", self.restarts, turns.join(", "))
     }
+}
+
+/// Whether a supervisor starts it again and all is well.
+fn ends_well(status: ExitStatus) -> bool {
+    matches!(status.code(), Some(75 | 12))
 }
 
 fn second_folder(ledger: &Ledger) -> String {

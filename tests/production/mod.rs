@@ -1,7 +1,7 @@
-//! The production shape: two gateways, two speed workers, lake and serving as processes of their own on Kafka, ClickHouse,
-//! S3 and Redis, under signed traffic with duplicates, late and poison events. Meanwhile every role is restarted in
-//! turn, roles are killed, Kafka and then ClickHouse are away for a while, and Redis forgets everything. In the end nothing
-//! may be lost, doubled or invented, and the bill equals a naive recount.
+//! The production shape: two gateways, two speed workers in a consumer group, lake and serving as processes of their own on
+//! Kafka, ClickHouse, S3 and Redis, under signed traffic with duplicates, late and poison events. Meanwhile every role is
+//! restarted in turn, roles are killed, Kafka and then ClickHouse are away for a while, and Redis forgets everything. In the
+//! end nothing may be lost, doubled or invented, and the bill equals a naive recount.
 //!
 //! Short by default. `CLICKLEDGER_SOAK_SECONDS` and `CLICKLEDGER_SOAK_RATE` (events/s) make it as long and heavy as
 //! wanted, `CLICKLEDGER_BINARY` runs another build. It prints what it measured.
@@ -52,6 +52,8 @@ fn on_every_real_part_restarts_kills_and_outages_lose_nothing_and_double_nothing
     ledger.set("SERVING__REQUIRE_KEYS", false);
     ledger.set("GATEWAY__RATE_LIMIT__PER_SECOND", 1_000_000);
     ledger.set("GATEWAY__RATE_LIMIT__BURST", 1_000_000);
+    ledger.set("SPEED__STATE_URL", ledger.settings().object_store.lake_url.replace("/lake", "/speed"));
+    ledger.set("KAFKA__SESSION_TIMEOUT", "6s");
     ledger.set("SPEED__FLUSH_INTERVAL", "2s");
     ledger.set("SPEED__CHECKPOINT_INTERVAL", "5s");
     ledger.set("LAKE__FLUSH_AGE", "5s");

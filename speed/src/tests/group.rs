@@ -163,12 +163,26 @@ impl Group {
         self.workers[n] = worker(&self.world, has).await;
     }
 
-    /// One that was replaced unawares may find out when it saves; then it ends and is started again.
-    async fn or_again(&mut self, n: usize, outcome: Result<(), Error>) {
+    /// One that was replaced unawares may find out when it saves, and so may its successor if it was still restoring:
+    /// whoever finds out ends and is started again. Answers whether nobody did.
+    async fn or_again(&mut self, n: usize, outcome: Result<(), Error>) -> bool {
         match outcome {
-            Ok(()) => {}
-            Err(Error::Superseded { .. }) if self.lost.contains_key(&n) => self.crash(n).await,
+            Ok(()) => return true,
+            Err(Error::Superseded { .. }) => self.crash(n).await,
             Err(error) => panic!("{error}"),
+        }
+        false
+    }
+
+    async fn save(&mut self, n: usize) -> bool {
+        let outcome = self.workers[n].0.flush_and_save(true).await;
+        self.or_again(n, outcome).await
+    }
+
+    /// A worker takes turns until it has heard everything.
+    async fn listen(&mut self, n: usize) {
+        while !self.workers[n].1.lock().unwrap().is_empty() {
+            self.work(n, 1).await;
         }
     }
 
@@ -190,23 +204,20 @@ impl Group {
     }
 
     async fn hand_over(&mut self, partition: u32, to: usize, in_order: bool) {
-        let from = self.owners[&partition];
+        let from = self.owners.insert(partition, to).unwrap();
         if from == to {
             return;
         }
         if in_order {
             self.tell(from);
             self.say(from, Turn::Revoked([partition].into()));
-            while !self.workers[from].1.lock().unwrap().is_empty() {
-                self.work(from, 1).await;
-            }
+            self.listen(from).await;
         } else {
             self.lost.entry(from).or_default().insert(partition);
         }
         // A worker that gets back what it lost hears of the loss first.
         self.tell(to);
         self.say(to, Turn::Assigned([partition].into()));
-        self.owners.insert(partition, to);
     }
 
     async fn play(&mut self, happenings: &[Happening], steps: &[Step]) {
@@ -216,8 +227,7 @@ impl Group {
                 Step::Append(n) => self.world.append(waiting.by_ref().take(n).collect()).await,
                 Step::Work(n, turns) => self.work(n, turns).await,
                 Step::Save(n) => {
-                    let outcome = self.workers[n].0.flush_and_save(true).await;
-                    self.or_again(n, outcome).await;
+                    self.save(n).await;
                 }
                 Step::Move(partition, to) => self.hand_over(partition, to, true).await,
                 Step::Snatch(partition, to) => self.hand_over(partition, to, false).await,
@@ -230,14 +240,15 @@ impl Group {
         let end = self.world.log.bounds().await.unwrap().end;
         for n in 0..WORKERS {
             self.tell(n);
+            self.listen(n).await;
+        }
+        for n in 0..WORKERS {
             let own = self.owners.iter().filter(|(_, owner)| **owner == n);
             let own = Positions(own.map(|(p, _)| (*p, end.next(*p))).collect());
-            while !self.workers[n].0.positions().covers(&own) || !self.workers[n].1.lock().unwrap().is_empty() {
+            // It holds what is its own and nothing else, to the end.
+            while self.workers[n].0.positions() != own || !self.save(n).await {
                 self.work(n, 1).await;
             }
-            let held: Vec<u32> = self.workers[n].0.positions().0.into_keys().collect();
-            assert_eq!(held, own.0.into_keys().collect::<Vec<_>>(), "worker {n} holds what is its own");
-            self.workers[n].0.flush_and_save(true).await.unwrap();
         }
         self.world.assert_counted().await;
     }

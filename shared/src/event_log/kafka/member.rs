@@ -112,14 +112,16 @@ impl KafkaMember {
         Ok(Self { log, reading, early: VecDeque::new(), is_paused: false, is_kept: false })
     }
 
-    fn untold(&mut self) -> Result<Option<Turn>, LogError> {
+    fn untold(&mut self) -> Option<Turn> {
         let turn = self.reading.reader.context().untold().pop_front();
         if let Some(Turn::Lost(partitions)) = &turn {
-            // Whoever started one of them did not know yet.
             self.forget(partitions);
-            stop(self.reading.reader.as_ref(), partitions).map_err(unavailable(GROUPING))?;
+            // Whoever started one of them meanwhile did not know yet.
+            if let Err(error) = stop(self.reading.reader.as_ref(), partitions) {
+                tracing::warn!(%error, ?partitions, "cannot stop reading");
+            }
         }
-        Ok(turn)
+        turn
     }
 
     fn forget(&mut self, partitions: &BTreeSet<u32>) {
@@ -147,7 +149,7 @@ impl KafkaMember {
 #[async_trait]
 impl Member for KafkaMember {
     async fn poll(&mut self, max_records: usize, wait: Duration) -> Result<Turn, LogError> {
-        if let Some(turn) = self.untold()? {
+        if let Some(turn) = self.untold() {
             return Ok(turn);
         }
         if std::mem::take(&mut self.is_kept) && !self.is_paused {
@@ -164,7 +166,7 @@ impl Member for KafkaMember {
             },
             () = reader.context().told.notified() => {}
         }
-        Ok(self.untold()?.unwrap_or(Turn::Records(Vec::new())))
+        Ok(self.untold().unwrap_or(Turn::Records(Vec::new())))
     }
 
     async fn start(&mut self, from: &Positions) -> Result<(), LogError> {
