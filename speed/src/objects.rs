@@ -6,7 +6,7 @@
 //!
 //! Two owners at once (docs/adr/0020): an owner puts `owner-GENERATION` before it looks for a checkpoint, and whoever
 //! sees a newer generation deletes nothing from then on and gives the partition up. Newer generations' checkpoints are
-//! preferred, whatever an older owner still saves.
+//! preferred, and their names say what they began with: what an older owner saved after that is never used.
 //! On crash: objects that no checkpoint names are removed by a later save.
 //! Never: changes an object, or deletes one that a newer owner may have read the name of.
 
@@ -26,6 +26,10 @@ use crate::place::{Append, Place, body_of, head};
 
 const CHECKPOINT: &str = "checkpoint-";
 const OWNER: &str = "owner-";
+/// Digits of a checkpoint's generation and count, which order checkpoints as text.
+const ID_LENGTH: usize = 21;
+/// Before the first checkpoint.
+const NOTHING: &str = "0000000000-0000000000";
 /// So many objects of one level become one of the next.
 const FANOUT: usize = 8;
 /// Larger than this no object is merged.
@@ -84,6 +88,8 @@ pub(crate) struct Objects {
     saves: u64,
     /// The newest checkpoint: its name, and the objects it needs.
     newest: Option<(String, Manifest)>,
+    /// The checkpoint that this owner began with.
+    base: Option<String>,
     is_damaged: bool,
 }
 
@@ -92,7 +98,8 @@ impl Objects {
     pub(crate) fn open(store: Arc<dyn ObjectStore>, partition: u32, generation: u32) -> Result<Self, Error> {
         let folder = Path::from(format!("partition-{partition:04}"));
         let runtime = Handle::current();
-        let objects = Self { store, folder, runtime, generation, saves: 0, newest: None, is_damaged: false };
+        let objects =
+            Self { store, folder, runtime, generation, saves: 0, newest: None, base: None, is_damaged: false };
         objects.put(&format!("{OWNER}{generation:010}"), PutPayload::new())?;
         Ok(objects)
     }
@@ -184,6 +191,27 @@ impl Objects {
     }
 }
 
+/// The generation and count of a checkpoint, and those of the one that its owner began with.
+fn ids(name: &str) -> Option<(&str, &str)> {
+    let (id, base) = name.strip_prefix(CHECKPOINT)?.split_once("-after-")?;
+    (id.len() == ID_LENGTH && base.len() == ID_LENGTH).then_some((id, base))
+}
+
+/// Checkpoints, newest first, without those that an owner saved after a newer one had begun with an earlier one.
+fn in_line(names: &[String]) -> Vec<String> {
+    let mut found: Vec<_> = names.iter().filter_map(|name| Some((ids(name)?, name))).collect();
+    found.sort_unstable_by(|a, b| b.cmp(a));
+    let mut line = Vec::new();
+    let (mut newest, mut most) = (None, None);
+    for ((id, base), name) in found {
+        if generation(name) == newest || most.is_none_or(|most| id <= most) {
+            line.push(name.clone());
+            (newest, most) = (generation(name), Some(base));
+        }
+    }
+    line
+}
+
 /// The generation in the name of a checkpoint or an owner's mark.
 fn generation(name: &str) -> Option<u32> {
     let rest = name.strip_prefix(CHECKPOINT).or_else(|| name.strip_prefix(OWNER))?;
@@ -200,11 +228,7 @@ impl Place for Objects {
     }
 
     fn checkpoints(&self) -> Result<Vec<String>, Error> {
-        let mut names = self.names()?;
-        names.retain(|name| name.starts_with(CHECKPOINT));
-        // Numbers have a fixed width: generation first, then the owner's count.
-        names.sort_unstable_by(|a, b| b.cmp(a));
-        Ok(names)
+        Ok(in_line(&self.names()?))
     }
 
     fn read_checkpoint(&mut self, name: &str) -> Result<Option<Vec<u8>>, Error> {
@@ -249,7 +273,8 @@ impl Place for Objects {
             self.append(manifest.files.entry(append.file.clone()).or_default(), append, &suffix)?;
         }
         manifest.files.retain(|file, _| files.contains(file));
-        let name = format!("{CHECKPOINT}{suffix}");
+        let begun = || self.newest.as_ref().and_then(|(name, _)| ids(name)).map_or(NOTHING, |(id, _)| id).to_owned();
+        let name = format!("{CHECKPOINT}{suffix}-after-{}", self.base.get_or_insert_with(begun));
         manifest.state = body;
         let body = manifest.encode_to_vec();
         manifest.state = Vec::new();
@@ -265,5 +290,28 @@ impl Place for Objects {
             }
             Ok(()) => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checkpoint(id: [u32; 2], base: [u32; 2]) -> String {
+        let [id, base] = [id, base].map(|[generation, count]| format!("{generation:010}-{count:010}"));
+        format!("{CHECKPOINT}{id}-after-{base}")
+    }
+
+    #[test]
+    fn what_an_older_owner_saved_after_a_newer_one_began_is_never_used() {
+        let first = [1, 2, 3].map(|count| checkpoint([1, count], [0, 0]));
+        let second = [1, 2].map(|count| checkpoint([2, count], [1, 2]));
+        let third = checkpoint([4, 1], [2, 1]);
+        let mut all = [first.to_vec(), second.to_vec()].concat();
+        all.extend(["owner-0000000002".to_owned(), "ids-0000000001.0000000001-0000000001".to_owned()]);
+        let line = [&second[1], &second[0], &first[1], &first[0]];
+        assert_eq!(in_line(&all).iter().collect::<Vec<_>>(), line);
+        all.push(third.clone());
+        assert_eq!(in_line(&all).iter().collect::<Vec<_>>(), [&third, &second[0], &first[1], &first[0]]);
     }
 }
