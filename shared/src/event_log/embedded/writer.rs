@@ -201,11 +201,7 @@ fn gather(
         let is_patient = (is_busy || batch.len() > 1) && started.elapsed() < interval;
         next = match requests.try_recv() {
             Ok(request) => Some(request),
-            Err(TryRecvError::Empty) if is_patient => {
-                // Asleep, not waiting at the channel: those who arrive meanwhile need not wake this thread one by one.
-                std::thread::sleep(interval / GAPS_PER_INTERVAL);
-                requests.try_recv().ok()
-            }
+            Err(TryRecvError::Empty) if is_patient => requests.recv_timeout(interval / GAPS_PER_INTERVAL).ok(),
             Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
         };
     }
