@@ -8,9 +8,9 @@ mod demo;
 mod deployment;
 mod dispute;
 mod explain;
-mod hot;
 #[cfg(all(feature = "clickhouse", feature = "kafka", feature = "s3"))]
 mod groups;
+mod hot;
 mod kill;
 mod law;
 mod money;
