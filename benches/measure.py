@@ -21,9 +21,14 @@ def tree(pid):
     found, waiting = [], [pid]
     while waiting:
         found.append(waiting.pop())
-        for children in pathlib.Path(f"/proc/{found[-1]}/task").glob("*/children"):
+        try:
+            threads = os.listdir(f"/proc/{found[-1]}/task")
+        except OSError:  # it ended meanwhile
+            continue
+        for thread in threads:
             try:
-                waiting.extend(map(int, children.read_text().split()))
+                with open(f"/proc/{found[-1]}/task/{thread}/children") as children:
+                    waiting.extend(map(int, children.read().split()))
             except OSError:
                 pass
     return found
