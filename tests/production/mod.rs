@@ -30,16 +30,25 @@ fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |text| text.parse().unwrap_or_else(|e| panic!("{variable}={text}: {e}")))
 }
 
-/// Bytes that an archived event takes on each part, with everything that is kept for it.
+/// Bytes that an archived event takes on each part, with everything that is kept for it. Of Kafka the events' segments
+/// only: it makes indexes larger than they need be.
 fn sizes(ledger: &Ledger, events: u64) -> String {
-    let per_event = |part: &str| bytes_in(&ledger.path().join(part)) / events.max(1);
-    let [log, lake, rollups] = ["kafka/logs", "s3", "clickhouse"].map(per_event);
+    let per_event = |part: &str, counts: fn(&Path) -> bool| bytes_in(&ledger.path().join(part), counts) / events.max(1);
+    let log = per_event("kafka/logs", |file| {
+        file.extension().is_some_and(|e| e == "log") && file.to_string_lossy().contains("/ads.events.v1-")
+    });
+    let [lake, rollups] = ["s3", "clickhouse"].map(|part| per_event(part, |_| true));
     format!("{events} events: {log} bytes each on the log, {lake} in the object store, {rollups} in ClickHouse")
 }
 
-fn bytes_in(folder: &Path) -> u64 {
+/// The bytes of the files that count.
+fn bytes_in(folder: &Path, counts: fn(&Path) -> bool) -> u64 {
     let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
-    entries.map(|e| e.metadata().map_or(0, |m| if m.is_dir() { bytes_in(&e.path()) } else { m.len() })).sum()
+    let bytes = |path: &Path| path.metadata().map_or(0, |m| m.len());
+    let each = entries
+        .map(|e| e.path())
+        .map(|path| if path.is_dir() { bytes_in(&path, counts) } else { u64::from(counts(&path)) * bytes(&path) });
+    each.sum()
 }
 
 #[test]
