@@ -1,3 +1,5 @@
+//! Traffic in windows: who becomes hot, how far it is spread, and when it is calm again.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

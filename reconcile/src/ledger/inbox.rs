@@ -24,7 +24,9 @@ const GROUP: &str = "adjustments";
 /// The most records of one commit.
 const MOST: usize = 10_000;
 /// How long one poll waits; the end is known, so there is something to come.
-const WAIT: Duration = Duration::from_secs(1);
+const WAIT: Duration = Duration::from_millis(500);
+/// After so many polls in a row that brought nothing, nothing will come: half a minute.
+const MOST_IDLE: u32 = 60;
 
 /// What taking in did. Two that take in the same records at the same time may both tell of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
@@ -45,7 +47,8 @@ pub struct Received {
 /// Takes in what `log`, the topic `topic`, holds since the last time; refusals go to `refusals`.
 ///
 /// # Errors
-/// [`Error::Log`] when the log is away or its retention removed records that were never taken in; those of the table.
+/// [`Error::Log`] when the log is away or its retention removed records that were never taken in; [`Error::Invalid`] when
+/// its last positions hold no record; those of the table.
 pub async fn receive(
     book: &mut AdjustmentBook,
     (topic, log): (&str, &dyn EventLog),
@@ -65,11 +68,15 @@ pub async fn receive(
             from.0.entry(*partition).or_insert(*start);
         }
         let mut consumer = log.consumer(GROUP, &from).await?;
-        let records = consumer.poll(MOST, WAIT).await?;
-        let reached = consumer.positions();
-        if reached == taken {
-            continue; // nothing came yet
+        let (mut records, mut polls) = (Vec::new(), 0);
+        while records.is_empty() && !from.covers(&bounds.end) {
+            if polls == MOST_IDLE {
+                return Err(nothing_comes(topic));
+            }
+            polls += 1;
+            records = consumer.poll(MOST, WAIT).await?;
         }
+        let reached = consumer.positions();
         let mut batch = Batch::of(&records, &sign)?;
         batch.refuse_conflicts(book, now).await?;
         batch.publish_refusals(topic, refusals, &records, now).await?;
@@ -85,6 +92,14 @@ pub async fn receive(
             None => book.refresh().await?,
         }
     }
+}
+
+/// The topic ends beyond its last record: marks of transactions are positions that hold none.
+fn nothing_comes(topic: &str) -> Error {
+    Error::Invalid(format!(
+        "topic {topic} ends with positions that hold no record: name a new topic in kafka.adjustments_topic, and publish \
+         adjustments there without transactions"
+    ))
 }
 
 /// Some records, each either a row or refused. They are numbered from 0.

@@ -1,16 +1,19 @@
 //! Adjustments on a topic: every record ends in exactly one outcome, whoever takes in how often and at the same time.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use proptest::prelude::*;
 use reconcile::Error;
 use reconcile::ledger::{Adjustment, AdjustmentBook, Received, Signed, receive};
 use serde_json::{Value, json};
 use shared::event_log::memory::MemoryLog;
-use shared::event_log::{EventLog, NewRecord, Retention};
+use shared::event_log::{Bounds, Consumer, Delivered, EventLog, LogError, NewRecord, Record, Retention};
 use shared::progress::Positions;
 use shared::testing::conformance::event_log::read_all;
+use shared::time::Timestamp;
 
 use crate::law::runtime;
 use crate::world::{DAY, World};
@@ -135,8 +138,63 @@ async fn records_that_retention_removed_before_they_were_taken_in_are_an_error_a
     topic.log.append(vec![record(Sent::Adjustment(0, 1))]).await.unwrap();
     assert_eq!(topic.receive(&world).await.unwrap().added, 1);
     topic.log.append(vec![record(Sent::Adjustment(2, 1))]).await.unwrap();
-    let none = Retention { max_age: std::time::Duration::ZERO, max_bytes: 0 };
+    let none = Retention { max_age: Duration::ZERO, max_bytes: 0 };
     topic.log.enforce(none, DAY.end()).await.unwrap();
     let lost = topic.receive(&world).await.unwrap_err();
     assert!(lost.to_string().contains("retention removed records"), "{lost}");
+}
+
+/// A topic whose last position is a transaction's mark: it has an end, and gives nothing.
+struct Marked(MemoryLog);
+
+#[async_trait]
+impl EventLog for Marked {
+    fn partitions(&self) -> u32 {
+        self.0.partitions()
+    }
+    async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<Delivered>, LogError> {
+        self.0.append(records).await
+    }
+    async fn consumer(&self, _: &str, from: &Positions) -> Result<Box<dyn Consumer>, LogError> {
+        Ok(Box::new(Silent(from.clone())))
+    }
+    async fn bounds(&self) -> Result<Bounds, LogError> {
+        let mut bounds = self.0.bounds().await?;
+        bounds.end.0.insert(0, 1);
+        Ok(bounds)
+    }
+    async fn positions_at(&self, time: Timestamp) -> Result<Positions, LogError> {
+        self.0.positions_at(time).await
+    }
+    async fn group_positions(&self) -> Result<BTreeMap<String, Positions>, LogError> {
+        self.0.group_positions().await
+    }
+    async fn enforce(&self, retention: Retention, now: Timestamp) -> Result<u64, LogError> {
+        self.0.enforce(retention, now).await
+    }
+}
+
+struct Silent(Positions);
+
+#[async_trait]
+impl Consumer for Silent {
+    async fn poll(&mut self, _: usize, _: Duration) -> Result<Vec<Record>, LogError> {
+        Ok(Vec::new())
+    }
+    fn positions(&self) -> Positions {
+        self.0.clone()
+    }
+    async fn report(&mut self, _: &Positions) -> Result<(), LogError> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_topic_that_ends_without_a_record_is_told_of_and_not_waited_for() {
+    let (world, refusals) = (World::new(), MemoryLog::new(1));
+    let mut book = AdjustmentBook::open(&world.lake).await.unwrap();
+    let sign = |_: Adjustment, _| panic!("there is nothing to sign");
+    let log = Marked(MemoryLog::new(1));
+    let told = receive(&mut book, ("adjustments", &log), &refusals, sign, DAY.end()).await.unwrap_err();
+    assert!(told.to_string().contains("without transactions"), "{told}");
 }
