@@ -74,7 +74,7 @@ pub(crate) fn split(form: Form, body: &Bytes, settings: &Settings) -> Result<(Ve
             }
             let part = |message: shared::wire::EventMessage| {
                 let raw = Bytes::from(message.encode_to_vec());
-                Part { submission: Submission::from_message(message), raw }
+                Part { submission: Submission::from_message(&message), raw }
             };
             limited(batch.events.into_iter().map(part).collect())
         }

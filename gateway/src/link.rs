@@ -79,9 +79,7 @@ impl LinkQuery {
         let said = fingerprint(&message);
         message.event_time = Some(now.0);
         message.user_agent = user_agent.map(cut);
-        let mut submission = Submission::from_message(message)?;
-        submission.fingerprint = said;
-        Ok(submission)
+        Submission::with_fingerprint(&message, said)
     }
 }
 

@@ -2,11 +2,11 @@
 //! Owns: the field list ([`FIELDS`]), the validation rules of contract 1, the payload fingerprint.
 //! Never: reads a clock or a network; what the client sent is judged, never repaired.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use sha2::{Digest, Sha256};
-
+use crate::fields::{Fields, Text};
 use crate::id::{AdId, AdvertiserId, BadId, CampaignId, EventId, ImpressionId, RefId};
 use crate::money::{Currency, MAX_MICROS};
 use crate::time::Timestamp;
@@ -380,63 +380,76 @@ impl Submission {
             let detail = format!("the event has {} bytes, the limit is {MAX_EVENT_BYTES}", bytes.len());
             return Err(Rejection::new(RejectReason::TooLarge, detail));
         }
-        Self::from_message(crate::json::read(bytes)?)
+        let fields = crate::json::read(bytes)?;
+        let fingerprint = fields.payload.fingerprint();
+        Self::of(fields, fingerprint)
     }
 
-    /// Judges a message from a client (JSON and protobuf both come here).
+    /// Judges a message from a client.
     ///
     /// # Errors
     /// A [`Rejection`] that names the field and the rule.
-    pub fn from_message(message: EventMessage) -> Result<Self, Rejection> {
-        let fingerprint = fingerprint(&message);
-        Self::with_fingerprint(message, fingerprint)
+    pub fn from_message(message: &EventMessage) -> Result<Self, Rejection> {
+        Self::with_fingerprint(message, fingerprint(message))
     }
 
-    pub(crate) fn with_fingerprint(m: EventMessage, fingerprint: Fingerprint) -> Result<Self, Rejection> {
-        if m.schema_version.unwrap_or(SCHEMA_VERSION) > SCHEMA_VERSION {
-            let detail = format!("schemaVersion {} is newer than {SCHEMA_VERSION}", m.schema_version.unwrap_or(0));
+    /// Judges a message whose identity is that of another payload.
+    ///
+    /// # Errors
+    /// A [`Rejection`] that names the field and the rule.
+    pub fn with_fingerprint(message: &EventMessage, fingerprint: Fingerprint) -> Result<Self, Rejection> {
+        Self::of(message.into(), fingerprint)
+    }
+
+    /// Judges fields, wherever they came from.
+    pub(crate) fn of(
+        Fields { payload: p, signature, key_id, expires_at, nonce, ingest_time }: Fields<'_>,
+        fingerprint: Fingerprint,
+    ) -> Result<Self, Rejection> {
+        if p.schema_version.unwrap_or(SCHEMA_VERSION) > SCHEMA_VERSION {
+            let detail = format!("schemaVersion {} is newer than {SCHEMA_VERSION}", p.schema_version.unwrap_or(0));
             return Err(Rejection::new(RejectReason::UnsupportedSchemaVersion, detail));
         }
         let details = Details {
-            creative_id: id("creativeId", m.creative_id, RefId::new)?,
-            publisher_id: id("publisherId", m.publisher_id, RefId::new)?,
-            impression_id: id("impressionId", m.impression_id, ImpressionId::new)?,
-            user_pseudo_id: id("userPseudoId", m.user_pseudo_id, RefId::new)?,
-            session_id: id("sessionId", m.session_id, RefId::new)?,
-            bid_request_id: id("bidRequestId", m.bid_request_id, RefId::new)?,
-            country: word("country", m.country, "two upper-case letters (ISO 3166-1)", Country::parse)?
+            creative_id: id("creativeId", p.creative_id, RefId::new)?,
+            publisher_id: id("publisherId", p.publisher_id, RefId::new)?,
+            impression_id: id("impressionId", p.impression_id, ImpressionId::new)?,
+            user_pseudo_id: id("userPseudoId", p.user_pseudo_id, RefId::new)?,
+            session_id: id("sessionId", p.session_id, RefId::new)?,
+            bid_request_id: id("bidRequestId", p.bid_request_id, RefId::new)?,
+            country: word("country", p.country, "two upper-case letters (ISO 3166-1)", Country::parse)?
                 .unwrap_or_default(),
-            device_type: word("deviceType", m.device_type, "desktop, mobile, tablet, ctv or other", DeviceType::parse)?
+            device_type: word("deviceType", p.device_type, "desktop, mobile, tablet, ctv or other", DeviceType::parse)?
                 .unwrap_or_default(),
-            ip_hash: text("ipHash", m.ip_hash)?,
-            user_agent: text("userAgent", m.user_agent)?,
-            url: text("url", m.url)?,
-            cost_micros: cost(m.cost_micros)?,
-            currency: word("currency", m.currency, "three upper-case letters (ISO 4217)", Currency::parse)?,
-            extra: m.extra,
+            ip_hash: text("ipHash", p.ip_hash)?,
+            user_agent: text("userAgent", p.user_agent)?,
+            url: text("url", p.url)?,
+            cost_micros: cost(p.cost_micros)?,
+            currency: word("currency", p.currency, "three upper-case letters (ISO 4217)", Currency::parse)?,
+            extra: p.extra.into_owned(),
         };
-        let auth = text("signature", m.signature)?;
+        let auth = text("signature", signature)?;
         Ok(Self {
-            event_id: required("eventId", id("eventId", m.event_id, EventId::new)?)?,
+            event_id: required("eventId", id("eventId", p.event_id, EventId::new)?)?,
             kind: required(
                 "eventType",
-                word("eventType", m.event_type, "impression, click or conversion", EventKind::parse)?,
+                word("eventType", p.event_type, "impression, click or conversion", EventKind::parse)?,
             )?,
-            event_time: time("timestamp", required("timestamp", m.event_time)?)?,
-            ad_id: required("adId", id("adId", m.ad_id, AdId::new)?)?,
-            campaign_id: id("campaignId", m.campaign_id, CampaignId::new)?,
-            advertiser_id: id("advertiserId", m.advertiser_id, AdvertiserId::new)?,
+            event_time: time("timestamp", required("timestamp", p.event_time)?)?,
+            ad_id: required("adId", id("adId", p.ad_id, AdId::new)?)?,
+            campaign_id: id("campaignId", p.campaign_id, CampaignId::new)?,
+            advertiser_id: id("advertiserId", p.advertiser_id, AdvertiserId::new)?,
             details,
             auth: match auth {
                 Some(signature) => Some(Auth {
                     signature,
-                    key_id: text("keyId", m.key_id)?,
-                    expires_at: m.expires_at.map(|t| time("expiresAt", t)).transpose()?,
-                    nonce: text("nonce", m.nonce)?,
+                    key_id: text("keyId", key_id)?,
+                    expires_at: expires_at.map(|t| time("expiresAt", t)).transpose()?,
+                    nonce: text("nonce", nonce)?,
                 }),
                 None => None,
             },
-            ingest_time: m.ingest_time.map(|t| time("ingestTime", t)).transpose()?,
+            ingest_time: ingest_time.map(|t| time("ingestTime", t)).transpose()?,
             fingerprint,
         })
     }
@@ -465,23 +478,7 @@ impl Submission {
 /// Protobuf's field order and sorted map make the bytes canonical.
 #[must_use]
 pub fn fingerprint(message: &EventMessage) -> Fingerprint {
-    let payload = EventMessage {
-        signature: None,
-        key_id: None,
-        expires_at: None,
-        nonce: None,
-        ingest_time: None,
-        region: None,
-        invalid: None,
-        fingerprint: None,
-        traceparent: None,
-        salt_map_version: None,
-        ..message.clone()
-    };
-    let digest = Sha256::digest(prost::Message::encode_to_vec(&payload));
-    let mut first = [0; 16];
-    first.copy_from_slice(&digest[..16]);
-    Fingerprint(first)
+    Fields::from(message).payload.fingerprint()
 }
 
 fn bad(field: &str, detail: impl fmt::Display) -> Rejection {
@@ -492,17 +489,17 @@ fn required<T>(field: &str, value: Option<T>) -> Result<T, Rejection> {
     value.ok_or_else(|| Rejection::new(RejectReason::MissingField, format!("{field} is required")))
 }
 
-fn id<T>(
+fn id<'a, T>(
     field: &str,
-    value: Option<String>,
-    parse: impl Fn(String) -> Result<T, BadId>,
+    value: Text<'a>,
+    parse: impl Fn(Cow<'a, str>) -> Result<T, BadId>,
 ) -> Result<Option<T>, Rejection> {
     value.map(|v| parse(v).map_err(|e| bad(field, e))).transpose()
 }
 
 fn word<T>(
     field: &str,
-    value: Option<String>,
+    value: Text<'_>,
     rule: &str,
     parse: impl Fn(&str) -> Option<T>,
 ) -> Result<Option<T>, Rejection> {
@@ -513,12 +510,12 @@ fn word<T>(
         .transpose()
 }
 
-fn text(field: &str, value: Option<String>) -> Result<Option<String>, Rejection> {
+fn text(field: &str, value: Text<'_>) -> Result<Option<String>, Rejection> {
     match value {
         Some(v) if v.len() > MAX_TEXT_BYTES => {
             Err(bad(field, format!("{} bytes, the limit is {MAX_TEXT_BYTES}", v.len())))
         }
-        other => Ok(other),
+        other => Ok(other.map(Cow::into_owned)),
     }
 }
 

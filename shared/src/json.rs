@@ -1,4 +1,4 @@
-//! JSON in: one object to an [`EventMessage`], in one pass, without building a tree.
+//! JSON in: one object to [`Fields`] that borrow from it, in one pass, without building a tree.
 //! Unknown fields are kept as JSON text in `extra`; `null` is the same as absent; a field sent twice is refused.
 
 use std::borrow::Cow;
@@ -8,23 +8,28 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
 use crate::event::{MAX_EXTRA_FIELDS, RejectReason, Rejection};
+use crate::fields::Fields;
 use crate::time::Timestamp;
-use crate::wire::EventMessage;
 
 /// Reads one JSON object with nothing after it.
-pub(crate) fn read(bytes: &[u8]) -> Result<EventMessage, Rejection> {
+pub(crate) fn read(bytes: &[u8]) -> Result<Fields<'_>, Rejection> {
     if !bytes.trim_ascii_start().starts_with(b"{") {
         return Err(Rejection::new(RejectReason::Malformed, "not a JSON object"));
     }
-    serde_json::from_slice::<Object>(bytes).map(|o| o.0).map_err(|e| {
+    // Text that is whole UTF-8 need not be looked at again string by string; other bytes get the reader's own words.
+    let object = match std::str::from_utf8(bytes) {
+        Ok(text) => serde_json::from_str::<Object<'_>>(text),
+        Err(_) => serde_json::from_slice(bytes),
+    };
+    object.map(|o| o.0).map_err(|e| {
         let reason = if e.is_data() { RejectReason::BadValue } else { RejectReason::Malformed };
         Rejection::new(reason, e.to_string())
     })
 }
 
-struct Object(EventMessage);
+struct Object<'a>(Fields<'a>);
 
-impl<'de> Deserialize<'de> for Object {
+impl<'de> Deserialize<'de> for Object<'de> {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         d.deserialize_map(ObjectVisitor)
     }
@@ -33,85 +38,75 @@ impl<'de> Deserialize<'de> for Object {
 struct ObjectVisitor;
 
 /// Takes the next value into `slot`; a second value for the same field is an error.
-fn put<'de, A: MapAccess<'de>, T: Deserialize<'de>>(
+fn put<'de, A: MapAccess<'de>, T: Deserialize<'de>, U>(
     map: &mut A,
     key: &str,
-    slot: &mut Option<T>,
+    slot: &mut Option<U>,
+    plain: impl FnOnce(T) -> U,
 ) -> Result<(), A::Error> {
     if let Some(value) = map.next_value::<Option<T>>()? {
         if slot.is_some() {
             return Err(de::Error::custom(format!("{key} is given twice")));
         }
-        *slot = Some(value);
+        *slot = Some(plain(value));
     }
     Ok(())
 }
 
-fn put_time<'de, A: MapAccess<'de>>(map: &mut A, key: &str, slot: &mut Option<i64>) -> Result<(), A::Error> {
-    let mut time: Option<Time> = None;
-    put(map, key, &mut time)?;
-    match (time, slot.is_some()) {
-        (Some(_), true) => Err(de::Error::custom(format!("{key} is given twice"))),
-        (Some(t), false) => {
-            *slot = Some(t.0);
-            Ok(())
-        }
-        (None, _) => Ok(()),
-    }
-}
-
 impl<'de> Visitor<'de> for ObjectVisitor {
-    type Value = Object;
+    type Value = Object<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON object with the fields of an event")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
-        let mut m = EventMessage::default();
-        while let Some(Key(key)) = map.next_key::<Key<'de>>()? {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
+        let mut fields = Fields::default();
+        let m = &mut fields.payload;
+        while let Some(Text(key)) = map.next_key::<Text<'de>>()? {
             let key = key.as_ref();
             match key {
-                "eventId" | "clickId" => put(&mut map, key, &mut m.event_id)?,
-                "eventType" => put(&mut map, key, &mut m.event_type)?,
-                "timestamp" => put_time(&mut map, key, &mut m.event_time)?,
-                "adId" => put(&mut map, key, &mut m.ad_id)?,
-                "campaignId" => put(&mut map, key, &mut m.campaign_id)?,
-                "advertiserId" => put(&mut map, key, &mut m.advertiser_id)?,
-                "creativeId" => put(&mut map, key, &mut m.creative_id)?,
-                "publisherId" => put(&mut map, key, &mut m.publisher_id)?,
-                "impressionId" => put(&mut map, key, &mut m.impression_id)?,
-                "userPseudoId" => put(&mut map, key, &mut m.user_pseudo_id)?,
-                "sessionId" => put(&mut map, key, &mut m.session_id)?,
-                "bidRequestId" => put(&mut map, key, &mut m.bid_request_id)?,
-                "country" => put(&mut map, key, &mut m.country)?,
-                "deviceType" => put(&mut map, key, &mut m.device_type)?,
-                "ipHash" => put(&mut map, key, &mut m.ip_hash)?,
-                "userAgent" => put(&mut map, key, &mut m.user_agent)?,
-                "url" => put(&mut map, key, &mut m.url)?,
-                "costMicros" => put(&mut map, key, &mut m.cost_micros)?,
-                "currency" => put(&mut map, key, &mut m.currency)?,
-                "schemaVersion" => put(&mut map, key, &mut m.schema_version)?,
-                "signature" => put(&mut map, key, &mut m.signature)?,
-                "keyId" => put(&mut map, key, &mut m.key_id)?,
-                "expiresAt" => put_time(&mut map, key, &mut m.expires_at)?,
-                "nonce" => put(&mut map, key, &mut m.nonce)?,
-                "ingestTime" => put_time(&mut map, key, &mut m.ingest_time)?,
+                "eventId" | "clickId" => put(&mut map, key, &mut m.event_id, |Text(v)| v)?,
+                "eventType" => put(&mut map, key, &mut m.event_type, |Text(v)| v)?,
+                "timestamp" => put(&mut map, key, &mut m.event_time, |Time(t)| t)?,
+                "adId" => put(&mut map, key, &mut m.ad_id, |Text(v)| v)?,
+                "campaignId" => put(&mut map, key, &mut m.campaign_id, |Text(v)| v)?,
+                "advertiserId" => put(&mut map, key, &mut m.advertiser_id, |Text(v)| v)?,
+                "creativeId" => put(&mut map, key, &mut m.creative_id, |Text(v)| v)?,
+                "publisherId" => put(&mut map, key, &mut m.publisher_id, |Text(v)| v)?,
+                "impressionId" => put(&mut map, key, &mut m.impression_id, |Text(v)| v)?,
+                "userPseudoId" => put(&mut map, key, &mut m.user_pseudo_id, |Text(v)| v)?,
+                "sessionId" => put(&mut map, key, &mut m.session_id, |Text(v)| v)?,
+                "bidRequestId" => put(&mut map, key, &mut m.bid_request_id, |Text(v)| v)?,
+                "country" => put(&mut map, key, &mut m.country, |Text(v)| v)?,
+                "deviceType" => put(&mut map, key, &mut m.device_type, |Text(v)| v)?,
+                "ipHash" => put(&mut map, key, &mut m.ip_hash, |Text(v)| v)?,
+                "userAgent" => put(&mut map, key, &mut m.user_agent, |Text(v)| v)?,
+                "url" => put(&mut map, key, &mut m.url, |Text(v)| v)?,
+                "costMicros" => put(&mut map, key, &mut m.cost_micros, |n| n)?,
+                "currency" => put(&mut map, key, &mut m.currency, |Text(v)| v)?,
+                "schemaVersion" => put(&mut map, key, &mut m.schema_version, |n| n)?,
+                "signature" => put(&mut map, key, &mut fields.signature, |Text(v)| v)?,
+                "keyId" => put(&mut map, key, &mut fields.key_id, |Text(v)| v)?,
+                "expiresAt" => put(&mut map, key, &mut fields.expires_at, |Time(t)| t)?,
+                "nonce" => put(&mut map, key, &mut fields.nonce, |Text(v)| v)?,
+                "ingestTime" => put(&mut map, key, &mut fields.ingest_time, |Time(t)| t)?,
                 _ => {
                     let value: serde_json::Value = map.next_value()?;
                     if value.is_null() {
                         continue;
                     }
-                    if m.extra.len() == MAX_EXTRA_FIELDS {
+                    let extra = m.extra.to_mut();
+                    if extra.len() == MAX_EXTRA_FIELDS {
                         return Err(de::Error::custom(format!("more than {MAX_EXTRA_FIELDS} unknown fields")));
                     }
-                    if m.extra.insert(key.to_owned(), canonical(&value)).is_some() {
+                    if extra.insert(key.to_owned(), canonical(&value)).is_some() {
                         return Err(de::Error::custom(format!("{key} is given twice")));
                     }
                 }
             }
         }
-        Ok(Object(m))
+        Ok(Object(fields))
     }
 }
 
@@ -129,25 +124,25 @@ fn canonical(value: &serde_json::Value) -> String {
     }
 }
 
-/// A key, borrowed where it has no escapes.
-struct Key<'a>(Cow<'a, str>);
+/// A string, borrowed where it has no escapes.
+struct Text<'a>(Cow<'a, str>);
 
-impl<'de> Deserialize<'de> for Key<'de> {
+impl<'de> Deserialize<'de> for Text<'de> {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        struct KeyVisitor;
-        impl<'de> Visitor<'de> for KeyVisitor {
-            type Value = Key<'de>;
+        struct TextVisitor;
+        impl<'de> Visitor<'de> for TextVisitor {
+            type Value = Text<'de>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a field name")
+                f.write_str("a string")
             }
-            fn visit_borrowed_str<E>(self, v: &'de str) -> Result<Key<'de>, E> {
-                Ok(Key(Cow::Borrowed(v)))
+            fn visit_borrowed_str<E>(self, v: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Borrowed(v)))
             }
-            fn visit_str<E>(self, v: &str) -> Result<Key<'de>, E> {
-                Ok(Key(Cow::Owned(v.to_owned())))
+            fn visit_str<E>(self, v: &str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(v.to_owned())))
             }
         }
-        d.deserialize_str(KeyVisitor)
+        d.deserialize_str(TextVisitor)
     }
 }
 

@@ -13,6 +13,7 @@ pub mod error;
 pub mod event;
 pub mod event_log;
 pub mod explain;
+mod fields;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod id;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use prost::Message;
 
 use crate::event::{Event, Fingerprint, RejectReason, Rejection, Submission};
+use crate::fields;
 use crate::id::{CampaignId, RefId};
 use crate::time::Timestamp;
 use crate::verdict::InvalidCode;
@@ -153,8 +154,9 @@ pub fn encode_event(event: &Event) -> Vec<u8> {
 /// An event as log bytes, with the version of the salt map that chose its partition (0: none did).
 #[must_use]
 pub fn encode_placed_event(event: &Event, salt_map_version: u64) -> Vec<u8> {
-    let salt_map_version = (salt_map_version > 0).then_some(salt_map_version);
-    versioned(&EventMessage { salt_map_version, ..to_message(event) })
+    let mut bytes = vec![WIRE_VERSION];
+    fields::write_record(event, (salt_map_version > 0).then_some(salt_map_version), &mut bytes);
+    bytes
 }
 
 /// The version of the salt map that chose a record's partition; `None` when none did.
@@ -179,7 +181,7 @@ pub fn decode_event(bytes: &[u8]) -> Result<Event, Rejection> {
         None => None,
     };
     let traceparent = m.traceparent.take();
-    let submission = Submission::with_fingerprint(m, Fingerprint(fingerprint))?;
+    let submission = Submission::of((&m).into(), Fingerprint(fingerprint))?;
     let campaign_id: CampaignId = submission.campaign_id.clone().ok_or_else(|| missing("campaign"))?;
     let advertiser_id = submission.advertiser_id.clone();
     Ok(submission.admit(crate::event::Admission {
@@ -190,46 +192,6 @@ pub fn decode_event(bytes: &[u8]) -> Result<Event, Rejection> {
         invalid,
         traceparent,
     }))
-}
-
-fn to_message(e: &Event) -> EventMessage {
-    let d = &e.details;
-    fn text<T: AsRef<str>>(v: &Option<T>) -> Option<String> {
-        v.as_ref().map(|v| v.as_ref().to_owned())
-    }
-    EventMessage {
-        event_id: Some(e.event_id.to_string()),
-        event_type: Some(e.kind.as_str().to_owned()),
-        event_time: Some(e.event_time.0),
-        ad_id: Some(e.ad_id.to_string()),
-        campaign_id: Some(e.campaign_id.to_string()),
-        advertiser_id: text(&e.advertiser_id),
-        creative_id: text(&d.creative_id),
-        publisher_id: text(&d.publisher_id),
-        impression_id: text(&d.impression_id),
-        user_pseudo_id: text(&d.user_pseudo_id),
-        session_id: text(&d.session_id),
-        bid_request_id: text(&d.bid_request_id),
-        country: Some(d.country.as_str().to_owned()),
-        device_type: Some(d.device_type.as_str().to_owned()),
-        ip_hash: d.ip_hash.clone(),
-        user_agent: d.user_agent.clone(),
-        url: d.url.clone(),
-        cost_micros: d.cost_micros,
-        currency: d.currency.map(|c| c.to_string()),
-        schema_version: Some(crate::event::SCHEMA_VERSION),
-        extra: d.extra.clone(),
-        signature: None,
-        key_id: None,
-        expires_at: None,
-        nonce: None,
-        ingest_time: Some(e.ingest_time.0),
-        region: Some(e.region.to_string()),
-        invalid: e.invalid.map(|i| i.as_str().to_owned()),
-        fingerprint: Some(e.fingerprint.0.to_vec()),
-        traceparent: e.traceparent.clone(),
-        salt_map_version: None,
-    }
 }
 
 fn versioned(message: &impl Message) -> Vec<u8> {
