@@ -4,15 +4,17 @@
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
+use serde::Serialize;
 use shared::event::{RejectReason, Rejection};
 use shared::http::problem::Problem;
+use shared::id::EventId;
 use shared::time::Timestamp;
+use shared::verdict::InvalidCode;
 
 use crate::capture::{Outcome, Unavailable};
 
 /// The answer to a request with one item.
-pub(crate) fn one(event_id: Option<&str>, outcome: &Outcome) -> Response {
+pub(crate) fn one(event_id: Option<&EventId>, outcome: &Outcome) -> Response {
     match outcome {
         Outcome::Accepted { .. } | Outcome::OptedOut => {
             (StatusCode::ACCEPTED, Json(result(event_id, outcome))).into_response()
@@ -21,46 +23,74 @@ pub(crate) fn one(event_id: Option<&str>, outcome: &Outcome) -> Response {
         Outcome::Conflict { first_seen } => taken("conflict", event_id, *first_seen).into_response(),
         Outcome::Refused(rejection) => {
             let problem = refused(rejection);
-            event_id.map_or(problem.clone(), |id| problem.with("eventId", id)).into_response()
+            match event_id {
+                Some(id) => problem.with("eventId", id.as_str()),
+                None => problem,
+            }
+            .into_response()
         }
     }
 }
 
 /// The answer to a request with several items.
-pub(crate) fn several(results: &[(Option<String>, Outcome)]) -> Response {
+pub(crate) fn several(results: &[(Option<EventId>, Outcome)]) -> Response {
     let fine = results.iter().all(|(_, o)| matches!(o, Outcome::Accepted { .. } | Outcome::OptedOut));
     let status = if fine { StatusCode::ACCEPTED } else { StatusCode::MULTI_STATUS };
-    let results: Vec<Value> = results.iter().map(|(id, outcome)| result(id.as_deref(), outcome)).collect();
-    (status, Json(json!({ "results": results }))).into_response()
+    let results: Vec<ItemResult<'_>> = results.iter().map(|(id, outcome)| result(id.as_ref(), outcome)).collect();
+    (status, Json(Results { results })).into_response()
 }
 
-fn result(event_id: Option<&str>, outcome: &Outcome) -> Value {
-    let mut result = match outcome {
-        Outcome::Accepted { invalid: None } => json!({ "status": 202, "outcome": "accepted" }),
-        Outcome::Accepted { invalid: Some(code) } => {
-            json!({ "status": 202, "outcome": "accepted", "invalid": code.as_str() })
+/// The answer's body where there are several items.
+#[derive(Serialize)]
+struct Results<'a> {
+    results: Vec<ItemResult<'a>>,
+}
+
+/// What became of one item.
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ItemResult<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_seen: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    invalid: Option<&'static str>,
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    status: u16,
+}
+
+fn result<'a>(event_id: Option<&'a EventId>, outcome: &'a Outcome) -> ItemResult<'a> {
+    let of = |status: StatusCode, outcome: &'static str| ItemResult {
+        event_id: event_id.map(EventId::as_str),
+        outcome,
+        status: status.as_u16(),
+        ..ItemResult::default()
+    };
+    match outcome {
+        Outcome::Accepted { invalid } => {
+            ItemResult { invalid: invalid.map(InvalidCode::as_str), ..of(StatusCode::ACCEPTED, "accepted") }
         }
-        Outcome::OptedOut => return json!({ "status": 202, "outcome": "opted_out" }),
+        Outcome::OptedOut => ItemResult { event_id: None, ..of(StatusCode::ACCEPTED, "opted_out") },
         Outcome::Duplicate { first_seen } => {
-            json!({ "status": 409, "outcome": "duplicate", "firstSeen": first_seen.to_string() })
+            ItemResult { first_seen: Some(first_seen.to_string()), ..of(StatusCode::CONFLICT, "duplicate") }
         }
         Outcome::Conflict { first_seen } => {
-            json!({ "status": 409, "outcome": "conflict", "firstSeen": first_seen.to_string() })
+            ItemResult { first_seen: Some(first_seen.to_string()), ..of(StatusCode::CONFLICT, "conflict") }
         }
-        Outcome::Refused(rejection) => json!({
-            "status": status_of(rejection.reason).as_u16(),
-            "outcome": "rejected",
-            "reason": rejection.reason.as_str(),
-            "detail": rejection.detail,
-        }),
-    };
-    if let (Some(id), Some(fields)) = (event_id, result.as_object_mut()) {
-        fields.insert("eventId".to_owned(), id.into());
+        Outcome::Refused(rejection) => ItemResult {
+            detail: Some(&rejection.detail),
+            reason: Some(rejection.reason.as_str()),
+            ..of(status_of(rejection.reason), "rejected")
+        },
     }
-    result
 }
 
-fn taken(code: &'static str, event_id: Option<&str>, first_seen: Timestamp) -> Problem {
+fn taken(code: &'static str, event_id: Option<&EventId>, first_seen: Timestamp) -> Problem {
     let (detail, fix) = if code == "duplicate" {
         ("this event was captured before; this copy is ignored", "nothing: it counts once")
     } else {
@@ -70,7 +100,7 @@ fn taken(code: &'static str, event_id: Option<&str>, first_seen: Timestamp) -> P
         )
     };
     Problem::new(StatusCode::CONFLICT, code, detail, fix)
-        .with("duplicateOf", event_id.unwrap_or_default())
+        .with("duplicateOf", event_id.map_or("", EventId::as_str))
         .with("firstSeen", first_seen.to_string())
 }
 

@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use shared::event::{RejectReason, Rejection, Submission};
 use shared::http::problem::Problem;
+use shared::id::EventId;
 
 use crate::answer;
 use crate::body::{self, BodyFault, Raw};
@@ -84,7 +85,7 @@ async fn take(state: &State, headers: &HeaderMap, parts: Vec<Part>, single: bool
     let mut judged = Vec::with_capacity(parts.len());
     for Part { submission, raw } in parts {
         let opted_out = everyone_opted_out || submission.as_ref().is_ok_and(items::is_opted_out);
-        let id = submission.as_ref().ok().filter(|_| !opted_out).map(|s: &Submission| s.event_id.to_string());
+        let id = submission.as_ref().ok().filter(|_| !opted_out).map(|s: &Submission| s.event_id.clone());
         ids.push(id);
         judged.push(if opted_out {
             Item::OptedOut
@@ -98,9 +99,9 @@ async fn take(state: &State, headers: &HeaderMap, parts: Vec<Part>, single: bool
     match state.submit(judged).await {
         Err(unavailable) => answer::unavailable(&unavailable).into_response(),
         Ok(outcomes) => {
-            let results: Vec<(Option<String>, Outcome)> = ids.into_iter().zip(outcomes).collect();
+            let results: Vec<(Option<EventId>, Outcome)> = ids.into_iter().zip(outcomes).collect();
             match (single, results.as_slice()) {
-                (true, [(id, outcome)]) => answer::one(id.as_deref(), outcome),
+                (true, [(id, outcome)]) => answer::one(id.as_ref(), outcome),
                 _ => answer::several(&results),
             }
         }

@@ -85,23 +85,21 @@ impl<'a> EventClaims<'a> {
     /// The string that is signed.
     #[must_use]
     pub fn canonical(&self, key_id: &str) -> String {
-        let cost = self.cost_micros.map(|c| c.to_string()).unwrap_or_default();
-        let currency = self.currency.map(|c| c.to_string()).unwrap_or_default();
-        [
-            "v1",
-            key_id,
-            self.event_id,
-            self.kind.as_str(),
-            &self.event_time.as_millis().to_string(),
-            self.ad_id,
-            self.campaign_id.unwrap_or_default(),
-            self.impression_id.unwrap_or_default(),
-            &cost,
-            &currency,
-            &seconds(self.expires_at),
-            self.nonce.unwrap_or_default(),
-        ]
-        .join("|")
+        let mut text = format!("v1|{key_id}|{}|{}|", self.event_id, self.kind.as_str());
+        let mut number = itoa::Buffer::new();
+        let mut next = |part: &str| {
+            text.push_str(part);
+            text.push('|');
+        };
+        next(number.format(self.event_time.as_millis()));
+        next(self.ad_id);
+        next(self.campaign_id.unwrap_or_default());
+        next(self.impression_id.unwrap_or_default());
+        next(self.cost_micros.map_or("", |cost| number.format(cost)));
+        next(self.currency.as_ref().map_or("", Currency::as_str));
+        next(&seconds(self.expires_at));
+        text.push_str(self.nonce.unwrap_or_default());
+        text
     }
 }
 
