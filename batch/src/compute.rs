@@ -121,6 +121,37 @@ pub(crate) fn near(ours: &[DataFile], others: &[DataFile], counting: &Counting) 
     near.map(|(i, _)| ours.len() + i).collect()
 }
 
+/// What became of a bucket, apart from its facts.
+pub(crate) struct JudgedBucket {
+    /// Its silver file.
+    pub(crate) silver: EncodedFile,
+    /// The leaves of its billed events.
+    pub(crate) leaves: Vec<u8>,
+}
+
+/// Takes one bucket through all that is done to it alone, and its facts into `shard`; an empty bucket makes nothing.
+/// Needs no other bucket and no other thread, so any process can do it.
+///
+/// # Errors
+/// When the bucket cannot be read, a row contradicts the archive, an amount does not fit, or spilling fails.
+pub(crate) fn judge_bucket(
+    inputs: &Inputs,
+    number: u32,
+    run: u64,
+    rules: &Rules,
+    shard: &mut Shard,
+) -> Result<Option<JudgedBucket>, Error> {
+    let bucket = bucket::read(inputs, number)?;
+    if bucket.keys.is_empty() {
+        return Ok(None);
+    }
+    let mut file = ParquetFile::new(&SILVER_EVENTS, rules.day, &format!("run-{run}-{number:05}"))?;
+    let mut leaves = Leaves::default();
+    let mut judge = Judge { rules, shard, leaves: &mut leaves };
+    judge.bucket(&bucket, |batch| Ok(file.write(batch)?))?;
+    Ok(Some(JudgedBucket { silver: file.finish()?, leaves: leaves.into_bytes() }))
+}
+
 /// Judges every bucket: the facts, and the silver files by bucket, in order; leaves go to the stage.
 async fn judge_all(
     workshop: &Workshop,
@@ -141,14 +172,9 @@ async fn judge_all(
         (0..buckets).collect(),
         move || (Shard::new(facts, spill.clone(), prices.clone()), Vec::new()),
         move |(shard, files): &mut (Shard, Vec<(u32, NewFile)>), number: u32| {
-            let bucket = bucket::read(&inputs, number)?;
-            if !bucket.keys.is_empty() {
-                let mut file = ParquetFile::new(&SILVER_EVENTS, rules.day, &format!("run-{run}-{number:05}"))?;
-                let mut leaves = Leaves::default();
-                let mut judge = Judge { rules: &rules, shard, leaves: &mut leaves };
-                judge.bucket(&bucket, |batch| Ok(file.write(batch)?))?;
-                stage.keep_leaves(number, &leaves.into_bytes())?;
-                files.push((number, stage.keep(SILVER_EVENTS.name, file.finish()?)?));
+            if let Some(judged) = judge_bucket(&inputs, number, run, &rules, shard)? {
+                stage.keep_leaves(number, &judged.leaves)?;
+                files.push((number, stage.keep(SILVER_EVENTS.name, judged.silver)?));
             }
             report.step(Step::Judge, done.fetch_add(1, Ordering::Relaxed) + 1, u64::from(buckets));
             Ok(())
