@@ -11,6 +11,7 @@ import sys
 import tempfile
 
 import batch
+import cluster
 import flame
 import gateway
 import instructions
@@ -28,6 +29,7 @@ STAGES = {
     "gateway": ("Gateway against nginx", gateway.run),
     "speed": ("Speed layer", programs.speed),
     "batch": ("Batch against other engines", batch.run),
+    "cluster": ("Batch on a cluster", cluster.run),
     "query": ("Serving store", programs.query),
     "instructions": ("Instructions of the hot parts", instructions.run),
     "flame": ("Flame graphs", flame.run),
@@ -49,7 +51,8 @@ class Bench:
         if built := self.args.built:
             self.binary, self.programs = built / "clickledger", {name: built / name for name in PROGRAMS}
             return
-        self.binary = cargo("--bin", "clickledger")["clickledger"]
+        more = ("--features", "ballista") if "cluster" in self.args.stage else ()
+        self.binary = cargo("--bin", "clickledger", *more)["clickledger"]
         self.programs = cargo(*(word for name in PROGRAMS for word in ("--bench", name)))
 
     def cli(self, data, *command):

@@ -4,6 +4,8 @@
 
 #[cfg(feature = "kafka")]
 mod aside;
+#[cfg(all(feature = "ballista", feature = "s3"))]
+mod cluster;
 mod demo;
 mod deployment;
 mod dispute;

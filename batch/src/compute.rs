@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::RecordBatch;
+use lake::LakeRoot;
 use lake::file::{EncodedFile, NewFile, ParquetFile};
 use lake::table::DataFile;
 use lake::tables::{GOLD_AD_MINUTE, GOLD_BILLING_DAY, GOLD_CAMPAIGN_HOUR, GOLD_PROOF_BLOCKS, SILVER_EVENTS, TableDef};
@@ -17,6 +18,8 @@ use shared::verdict::Counting;
 
 use crate::bucket::{self, Inputs};
 use crate::clicks::{self, Files};
+#[cfg(feature = "ballista")]
+use crate::cluster;
 use crate::error::Error;
 use crate::facts::{HOURS, Shard};
 use crate::gold::{self, BillingLines, HourGold};
@@ -26,6 +29,7 @@ use crate::judge::{Judge, Rules};
 use crate::leaves::Leaves;
 use crate::names::{self, HourInput, Names};
 use crate::progress::{Report, Step};
+use crate::settings::{Engine, Settings};
 use crate::snapshot::{self, Snapshot};
 use crate::source::Source;
 use crate::stage::Stage;
@@ -33,7 +37,7 @@ use crate::tasks;
 use crate::tree;
 
 /// Bytes that a row of a bucket takes while it is judged, about.
-const BYTES_PER_BUCKET_ROW: u64 = 700;
+pub(crate) const BYTES_PER_BUCKET_ROW: u64 = 700;
 /// Rows of a billing file encoded at once.
 const BILLING_CHUNK: usize = 64 * 1024;
 
@@ -53,6 +57,33 @@ pub(crate) struct Workshop {
     pub(crate) run: u64,
     /// Who wants to know how far it is.
     pub(crate) report: Report,
+    /// Where buckets are judged.
+    pub(crate) place: Place,
+}
+
+/// Where buckets are judged; it changes no byte.
+pub(crate) enum Place {
+    /// On the threads of this process.
+    Here,
+    /// By a cluster's executors.
+    #[cfg(feature = "ballista")]
+    Cluster(cluster::Cluster),
+}
+
+impl Place {
+    /// The place that the settings ask for.
+    ///
+    /// # Errors
+    /// When this program was built without it.
+    pub(crate) fn of(settings: &Settings, root: &LakeRoot) -> Result<Self, Error> {
+        match settings.engine {
+            Engine::Local => Ok(Self::Here),
+            #[cfg(feature = "ballista")]
+            Engine::Ballista => Ok(Self::Cluster(cluster::Cluster::new(root, &settings.ballista))),
+            #[cfg(not(feature = "ballista"))]
+            Engine::Ballista => Err(Error::Invalid(format!("{root:?}: built without the feature ballista"))),
+        }
+    }
 }
 
 /// The files of one table, in row order.
@@ -77,7 +108,11 @@ pub(crate) async fn compute(
     rules: Arc<Rules>,
 ) -> Result<Computed, Error> {
     let inputs = find(workshop, snapshot, store, &rules).await?;
-    let (shards, files) = judge_all(workshop, inputs, snapshot.rows(), rules.clone()).await?;
+    let (shards, files) = match &workshop.place {
+        Place::Here => judge_all(workshop, inputs, snapshot.rows(), rules.clone()).await?,
+        #[cfg(feature = "ballista")]
+        Place::Cluster(cluster) => cluster::judge_all(workshop, cluster, inputs, &rules).await?,
+    };
     let (buckets, silver): (Vec<u32>, Vec<NewFile>) = files.into_iter().unzip();
     let mut outputs: Vec<Output> = vec![(&SILVER_EVENTS, silver)];
     outputs.extend(aggregate(workshop, shards, &rules).await?);
@@ -121,6 +156,37 @@ pub(crate) fn near(ours: &[DataFile], others: &[DataFile], counting: &Counting) 
     near.map(|(i, _)| ours.len() + i).collect()
 }
 
+/// What became of a bucket, apart from its facts.
+pub(crate) struct JudgedBucket {
+    /// Its silver file.
+    pub(crate) silver: EncodedFile,
+    /// The leaves of its billed events.
+    pub(crate) leaves: Vec<u8>,
+}
+
+/// Takes one bucket through all that is done to it alone, and its facts into `shard`; an empty bucket makes nothing.
+/// Needs no other bucket and no other thread, so any process can do it.
+///
+/// # Errors
+/// When the bucket cannot be read, a row contradicts the archive, an amount does not fit, or spilling fails.
+pub(crate) fn judge_bucket(
+    inputs: &Inputs,
+    number: u32,
+    run: u64,
+    rules: &Rules,
+    shard: &mut Shard,
+) -> Result<Option<JudgedBucket>, Error> {
+    let bucket = bucket::read(inputs, number)?;
+    if bucket.keys.is_empty() {
+        return Ok(None);
+    }
+    let mut file = ParquetFile::new(&SILVER_EVENTS, rules.day, &format!("run-{run}-{number:05}"))?;
+    let mut leaves = Leaves::default();
+    let mut judge = Judge { rules, shard, leaves: &mut leaves };
+    judge.bucket(&bucket, |batch| Ok(file.write(batch)?))?;
+    Ok(Some(JudgedBucket { silver: file.finish()?, leaves: leaves.into_bytes() }))
+}
+
 /// Judges every bucket: the facts, and the silver files by bucket, in order; leaves go to the stage.
 async fn judge_all(
     workshop: &Workshop,
@@ -141,14 +207,9 @@ async fn judge_all(
         (0..buckets).collect(),
         move || (Shard::new(facts, spill.clone(), prices.clone()), Vec::new()),
         move |(shard, files): &mut (Shard, Vec<(u32, NewFile)>), number: u32| {
-            let bucket = bucket::read(&inputs, number)?;
-            if !bucket.keys.is_empty() {
-                let mut file = ParquetFile::new(&SILVER_EVENTS, rules.day, &format!("run-{run}-{number:05}"))?;
-                let mut leaves = Leaves::default();
-                let mut judge = Judge { rules: &rules, shard, leaves: &mut leaves };
-                judge.bucket(&bucket, |batch| Ok(file.write(batch)?))?;
-                stage.keep_leaves(number, &leaves.into_bytes())?;
-                files.push((number, stage.keep(SILVER_EVENTS.name, file.finish()?)?));
+            if let Some(judged) = judge_bucket(&inputs, number, run, &rules, shard)? {
+                stage.keep_leaves(number, &judged.leaves)?;
+                files.push((number, stage.keep(SILVER_EVENTS.name, judged.silver)?));
             }
             report.step(Step::Judge, done.fetch_add(1, Ordering::Relaxed) + 1, u64::from(buckets));
             Ok(())

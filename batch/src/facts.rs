@@ -45,7 +45,8 @@ pub(crate) struct Fact {
 pub(crate) const DEVICES: [&str; 5] = ["ctv", "desktop", "mobile", "other", "tablet"];
 
 impl Fact {
-    fn encode(&self) -> [u8; ENCODED] {
+    /// As [`Fact::decode`] takes it.
+    pub(crate) fn encode(&self) -> [u8; ENCODED] {
         let mut bytes = [0; ENCODED];
         let parts: [&[u8]; 10] = [
             &self.user.unwrap_or(0).to_le_bytes(),
@@ -65,7 +66,8 @@ impl Fact {
         bytes
     }
 
-    fn decode(bytes: &[u8; ENCODED]) -> Self {
+    /// From [`Fact::encode`].
+    pub(crate) fn decode(bytes: &[u8; ENCODED]) -> Self {
         let (user, rest) = take::<8>(bytes);
         let (cost, rest) = take::<8>(rest);
         let (ad, rest) = take::<4>(rest);

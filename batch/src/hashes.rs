@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use arrow::array::Int64Array;
+use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::source::{Rows, Source, column};
@@ -27,7 +28,7 @@ pub(crate) fn bucket_of(hash: i64, buckets: u32) -> u32 {
 }
 
 /// A row that shares its hash with something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Hit {
     /// The hash.
     pub(crate) hash: i64,
@@ -36,7 +37,7 @@ pub(crate) struct Hit {
 }
 
 /// Where the buckets lie in a file of the day.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Layout {
     /// The file is in hash order: bucket `b` is the rows from entry `b` to entry `b + 1`.
     Sorted(Vec<u64>),

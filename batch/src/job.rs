@@ -24,7 +24,7 @@ use shared::verdict::Counting;
 
 use crate::audit::Books;
 use crate::capture::capture;
-use crate::compute::{Computed, Workshop, compute};
+use crate::compute::{Computed, Place, Workshop, compute};
 use crate::engine::Engine;
 use crate::error::{Differences, Error};
 use crate::judge::Rules;
@@ -140,6 +140,7 @@ pub async fn recompute(
         stage,
         run: target.run,
         report: Report { day, listener: listener.clone() },
+        place: Place::of(settings, &deps.root)?,
     };
     let rules = Arc::new(Rules { day, counting: deps.counting.clone(), prices: deps.prices.clone() });
     let computed = compute(&workshop, &snapshot, &deps.root.store(), rules).await?;

@@ -20,6 +20,8 @@ mod capture;
 pub mod chain;
 mod claims;
 mod clicks;
+#[cfg(feature = "ballista")]
+pub mod cluster;
 mod columns;
 mod compute;
 mod engine;
@@ -58,4 +60,4 @@ pub use job::{CODE_VERSION, Deps, Outcome, Request, Status, backfill, recompute}
 pub use progress::{Listener, Progress, Step};
 pub use ready::ready;
 pub use runs::runs_of;
-pub use settings::Settings;
+pub use settings::{Engine, Settings};

@@ -8,6 +8,40 @@ use shared::config::{ByteSize, Problem, Span};
 /// The least memory a run can work with.
 const MIN_MEMORY: ByteSize = ByteSize::mib(64);
 
+/// Where buckets are judged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// In the process of the run.
+    #[default]
+    Local,
+    /// On a Ballista cluster.
+    Ballista,
+}
+
+/// A Ballista cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ballista {
+    /// The scheduler's URL.
+    pub scheduler_url: String,
+    /// How long a run waits while no bucket gets done.
+    pub patience: Span,
+    /// How old the newest object of a killed run's scratch must be before another run removes it: longer than any
+    /// bucket takes.
+    pub scratch_age: Span,
+}
+
+impl Default for Ballista {
+    fn default() -> Self {
+        Self {
+            scheduler_url: "http://127.0.0.1:50050".to_owned(),
+            patience: Span::secs(15 * 60),
+            scratch_age: Span::secs(86_400),
+        }
+    }
+}
+
 /// How a day is recomputed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -20,8 +54,12 @@ pub struct Settings {
     pub memory_limit: ByteSize,
     /// Rows of a silver file, about: what is judged at once. Changes how silver is cut into files, never a row.
     pub silver_file_rows: u64,
+    /// Where buckets are judged.
+    pub engine: Engine,
     /// Where it spills; empty takes `state/spill` of the data folder.
     pub spill_dir: PathBuf,
+    /// The cluster of the engine `ballista`.
+    pub ballista: Ballista,
 }
 
 impl Default for Settings {
@@ -31,7 +69,9 @@ impl Default for Settings {
             threads: 0,
             memory_limit: ByteSize::mib(1_024),
             silver_file_rows: 1 << 19,
+            engine: Engine::default(),
             spill_dir: PathBuf::new(),
+            ballista: Ballista::default(),
         }
     }
 }
@@ -52,6 +92,15 @@ impl Settings {
         }
         if self.memory_limit < MIN_MEMORY {
             problems.push(Problem::new("batch.memory_limit", format!("less than {MIN_MEMORY}")));
+        }
+        if self.engine == Engine::Ballista && !cfg!(feature = "ballista") {
+            problems.push(Problem::new("batch.engine", "this program was built without the feature ballista"));
+        }
+        if !self.ballista.scheduler_url.starts_with("http://") {
+            problems.push(Problem::new("batch.ballista.scheduler_url", "not an http:// URL"));
+        }
+        if self.ballista.patience < Span::secs(1) {
+            problems.push(Problem::new("batch.ballista.patience", "less than a second"));
         }
         problems
     }

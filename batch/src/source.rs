@@ -50,11 +50,37 @@ pub(crate) struct Source {
     handle: Handle,
 }
 
+/// Where a file is and what its table states of it.
+#[cfg(feature = "ballista")]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Place {
+    path: String,
+    size: u64,
+    rows: u64,
+}
+
 impl Source {
     /// A file as its table states it. Reads nothing yet.
     pub(crate) fn new(store: &Arc<dyn ObjectStore>, file: &DataFile) -> Self {
         let (path, handle) = (file.object_path.clone(), Handle::current());
         Self { store: store.clone(), path, size: file.size, rows: file.rows, footer: None, handle }
+    }
+
+    /// A file at a place that another process told. Reads nothing yet.
+    ///
+    /// # Errors
+    /// When the path is none.
+    #[cfg(feature = "ballista")]
+    pub(crate) fn at(store: &Arc<dyn ObjectStore>, Place { path, size, rows }: Place) -> Result<Self, Error> {
+        let path = Path::parse(&path).map_err(|e| Error::Corrupt(format!("the path of a file: {e}")))?;
+        Ok(Self { store: store.clone(), path, size, rows, footer: None, handle: Handle::current() })
+    }
+
+    /// Where it is, for another process.
+    #[cfg(feature = "ballista")]
+    pub(crate) fn place(&self) -> Place {
+        Place { path: self.path.to_string(), size: self.size, rows: self.rows }
     }
 
     /// A file of `table` as a run record names it. Reads nothing yet.

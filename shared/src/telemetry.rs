@@ -7,7 +7,13 @@ pub use metrics_exporter_prometheus::PrometheusHandle;
 use tracing_subscriber::EnvFilter;
 
 /// Libraries that tell at INFO what they do for us.
-const CHATTY: [&str; 2] = ["buoyant_kernel=warn", "buoyant_kernel_engine=warn"];
+const CHATTY: [&str; 5] = [
+    "ballista_core=warn",
+    "ballista_executor=warn",
+    "ballista_scheduler=warn",
+    "buoyant_kernel=warn",
+    "buoyant_kernel_engine=warn",
+];
 
 /// Starts logging to stderr, in colour where that is a terminal; `RUST_LOG` overrides `filter`. Calling it twice keeps
 /// the first.

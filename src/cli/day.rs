@@ -1,8 +1,12 @@
 //! The commands that make a day exact and tell how it stands.
 
+#[cfg(feature = "ballista")]
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
+#[cfg(feature = "ballista")]
+use shared::config::Span;
 use shared::time::Day;
 
 /// Which days a job works on.
@@ -48,9 +52,50 @@ pub enum Batch {
         visible_alias = "backfill",
         after_help = "Examples:\n  clickledger batch run --date 2026-01-05\n  \
         clickledger batch run --from 2026-01-01 --to 2026-01-31 --dry-run --rules window-1h.toml\n  \
-        clickledger batch run --date 2026-01-05 --dry-run --prices offer.csv"
+        clickledger batch run --date 2026-01-05 --dry-run --prices offer.csv\n  \
+        clickledger batch run --date 2026-01-05 --engine ballista"
     )]
     Run(BatchRun),
+    /// Run the scheduler of a cluster that judges events for `batch run --engine ballista`.
+    ///
+    /// Whoever reaches its port can run plans on the cluster: it belongs into a private network.
+    #[cfg(feature = "ballista")]
+    #[command(after_help = "Example:\n  clickledger batch scheduler --bind 10.0.0.5:50050")]
+    Scheduler {
+        /// Where runs and executors find it.
+        #[arg(long, default_value = "127.0.0.1:50050", value_name = "ADDRESS")]
+        bind: SocketAddr,
+        /// How long an executor may be silent before others get its work; at least 10s.
+        #[arg(long, default_value = "30s", value_name = "DURATION")]
+        executor_timeout: Span,
+    },
+    /// Run an executor of a cluster: it judges buckets of events of the lake that its settings name.
+    #[cfg(feature = "ballista")]
+    #[command(after_help = "Examples:\n  clickledger batch executor\n  \
+        clickledger batch executor --scheduler http://10.0.0.5:50050 --bind 10.0.0.6:50051 --threads 8")]
+    Executor {
+        /// The scheduler (default: setting batch.ballista.scheduler_url).
+        #[arg(long, value_name = "URL")]
+        scheduler: Option<String>,
+        /// Where runs fetch what was found.
+        #[arg(long, default_value = "127.0.0.1:50051", value_name = "ADDRESS")]
+        bind: SocketAddr,
+        /// The host name under which runs reach it, where that is not the address.
+        #[arg(long, value_name = "HOST")]
+        advertise: Option<String>,
+        /// Buckets at once (default: all cores, as many as fit into batch.memory_limit).
+        #[arg(long)]
+        threads: Option<usize>,
+    },
+}
+
+/// Where events are judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Engine {
+    /// In this process.
+    Local,
+    /// On the cluster of the setting batch.ballista.scheduler_url.
+    Ballista,
 }
 
 /// `batch run`.
@@ -68,9 +113,9 @@ pub struct BatchRun {
     /// What if these were the prices (CSV as of `prices import`)? They replace all prices of the campaigns they name.
     #[arg(long, value_name = "FILE", requires = "dry_run")]
     pub prices: Option<PathBuf>,
-    /// Where the job runs.
-    #[arg(long, default_value = "local", value_parser = ["local"])]
-    pub engine: String,
+    /// Where events are judged: here, or on a Ballista cluster (default: setting batch.engine).
+    #[arg(long, value_enum)]
+    pub engine: Option<Engine>,
     /// Recompute even when no input changed, and before the close time.
     #[arg(long)]
     pub force: bool,

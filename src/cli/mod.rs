@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use access::{ConfigCommand, ErasePolicy, KeySort, Keys, Privacy, Sign, expiry};
 pub use data::{Ads, Bad, Import, Prices, Simulate};
-pub use day::{Batch, BatchRun, Days, DaysArgs, Explain, Reconcile};
+pub use day::{Batch, BatchRun, Days, DaysArgs, Engine, Explain, Reconcile};
 pub use money::{Adjust, AmountUnit, Ledger, Per, Postings, Settlement, SettlementDiff};
 pub use roles::{Demo, Kafka, Lake, LakeArgs, Postgres, Replay, Roles, Serving, ServingArgs};
 

@@ -7,7 +7,7 @@ use anyhow::Context;
 use lake::run_record::RunRecord;
 use serde_json::{Value, json};
 
-use crate::cli::{Batch, BatchRun, Days, Output};
+use crate::cli::{Batch, BatchRun, Days, Engine, Output};
 use crate::exit::Usage;
 use crate::output::{last_line, progress};
 use crate::wiring::Parts;
@@ -18,7 +18,26 @@ pub(super) async fn run(parts: &Parts, command: Batch, output: Output) -> super:
     match command {
         Batch::Ready { days } => ready(parts, &days).await,
         Batch::Run(args) => recompute(parts, &args, output).await,
+        #[cfg(feature = "ballista")]
+        Batch::Scheduler { bind, executor_timeout } => scheduler(bind, executor_timeout).await,
+        #[cfg(feature = "ballista")]
+        Batch::Executor { scheduler, bind, advertise, threads } => {
+            let mut settings = parts.batch_settings();
+            settings.threads = threads.unwrap_or(settings.threads);
+            settings.ballista.scheduler_url = scheduler.unwrap_or(settings.ballista.scheduler_url);
+            ::batch::cluster::executor(parts.lake_root()?, &settings, bind, advertise).await?;
+            Ok(0)
+        }
     }
+}
+
+#[cfg(feature = "ballista")]
+async fn scheduler(bind: std::net::SocketAddr, executor_timeout: shared::config::Span) -> super::Done {
+    let shutdown = shared::shutdown::Shutdown::new();
+    super::roles::on_signal(shutdown.clone())?;
+    let listener = tokio::net::TcpListener::bind(bind).await.with_context(|| format!("cannot listen on {bind}"))?;
+    ::batch::cluster::scheduler(listener, executor_timeout.0, &shutdown).await?;
+    Ok(0)
 }
 
 async fn ready(parts: &Parts, days: &Days) -> super::Done {
@@ -45,6 +64,15 @@ async fn recompute(parts: &Parts, args: &BatchRun, output: Output) -> super::Don
     let mut settings = parts.batch_settings();
     if let Some(threads) = args.threads {
         settings.threads = threads;
+    }
+    if let Some(engine) = args.engine {
+        settings.engine = match engine {
+            Engine::Local => ::batch::Engine::Local,
+            Engine::Ballista => ::batch::Engine::Ballista,
+        };
+    }
+    if let Some(problem) = settings.problems().into_iter().next() {
+        return Err(Usage(problem.to_string()).into());
     }
     let mut results = Vec::new();
     let mut unchanged = 0;
