@@ -31,6 +31,7 @@ mod routes;
 mod settings;
 pub mod signature;
 mod state;
+mod to_its_end;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
