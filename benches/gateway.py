@@ -1,5 +1,6 @@
 """Stage gateway: signed clicks into `clickledger gateway`, durable before each answer, beside nginx answering a static
-302 to the same requests; then batches of signed events. Both servers run at once, only one is asked at a time."""
+302 to the same requests; then ours alone at a part of what it took, at fixed moments; then batches of signed events. Both
+servers run at once, only one is asked at a time. With --directory-ads, also what a directory of that many ads costs."""
 
 import base64
 import concurrent.futures
@@ -19,6 +20,8 @@ CONNECTIONS = (64, 512)
 LINES_PER_SECOND = 40_000
 EVENTS_PER_REQUEST = 200
 POSTERS = 8
+# The load at which the time of an answer is a goal, as a part of what was taken at most.
+PART_OF_LOAD = 0.7
 BROWSER = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"
 
 
@@ -57,16 +60,18 @@ class Signer:
         }, separators=(",", ":"))
 
 
-def prepare(bench, data):
-    """Ads and a signing key, by the command line."""
+def prepare(bench, data, count=None):
+    """Ads and a signing key, by the command line; how the import ran."""
     data.mkdir(parents=True)
     ads = bench.work / "ads.csv"
     with open(ads, "w") as file:
         file.write("adId,campaignId,advertiserId,url,status\n")
-        for ad in range(bench.args.ads):
+        for ad in range(count or bench.args.ads):
             file.write(f"ad-{ad},camp-{ad % CAMPAIGNS},adv-{ad % CAMPAIGNS},{url_of(ad)},active\n")
-    bench.cli(data, "ads", "import", ads)
+    imported = bench.cli(data, "ads", "import", ads)
+    ads.unlink()
     bench.cli(data, "keys", "create", "signing")
+    return imported
 
 
 def nginx(bench, port):
@@ -97,13 +102,13 @@ def ours(bench, data, port):
     return measure.Server(command, f"http://127.0.0.1:{port}/readyz", env, bench.work / "gateway.log")
 
 
-def load(bench, server, port, lines, connections):
-    """One turn of wrk: its figures, and the server's CPU for each request."""
+def load(bench, server, port, lines, connections, rate=None):
+    """One turn of wrk, as fast as it goes or at `rate` a second: its figures, and the server's CPU for each request."""
     threads = min(2, bench.cores)
     cpu = measure.cpu_seconds(server.pid)
     ran = measure.run([
         bench.tool("wrk"), "-t", threads, "-c", connections, "-d", f"{bench.args.seconds}s",
-        "-s", bench.here / "requests.lua", f"http://127.0.0.1:{port}", "--", lines, threads,
+        "-s", bench.here / "requests.lua", f"http://127.0.0.1:{port}", "--", lines, threads, *([round(rate)] if rate else []),
     ])
     figures = ran.json()
     cpu = measure.cpu_seconds(server.pid) - cpu
@@ -175,7 +180,7 @@ def run(bench):
     """The stage: its tables as Markdown lines."""
     data, port, peer_port = bench.work / "gateway", measure.free_port(), measure.free_port()
     prepare(bench, data)
-    turns, posted = {connections: ([], []) for connections in CONNECTIONS}, []
+    turns, paced, posted = {connections: ([], []) for connections in CONNECTIONS}, [], []
     signer, lines = Signer(data), bench.work / "clicks.txt"
     with ours(bench, data, port) as gateway, nginx(bench, peer_port) as peer:
         answers = where_to(port, signer.click(1, "imp-first")), where_to(peer_port, "/click")
@@ -184,26 +189,59 @@ def run(bench):
         sent = 1
         for connections, (mine, theirs) in turns.items():
             for turn in range(bench.args.turns):
-                write_clicks(bench, signer, lines, f"imp-{connections}-{turn}")
-                before = accepted(port)
-                mine.append(load(bench, gateway, port, lines, connections))
-                taken, sent = accepted(port) - before, sent + mine[-1]["requests"]
-                # wrk leaves a request in flight on each connection.
-                if not 0 <= taken - mine[-1]["requests"] <= connections:
-                    raise SystemExit(f"{mine[-1]['requests']} clicks answered, {taken} taken: some were sent twice")
+                mine.append(clicks(bench, gateway, port, signer, connections, turn))
                 theirs.append(load(bench, peer, peer_port, lines, connections))
+            rate = PART_OF_LOAD * max(turn["rps"] for turn in mine)
+        for turn in range(bench.args.turns):
+            paced.append(clicks(bench, gateway, port, signer, CONNECTIONS[-1], turn, rate))
+        sent += sum(turn["requests"] for turn in [*paced, *(t for mine, _ in turns.values() for t in mine)])
         for turn in range(bench.args.turns):
             posted.append(batches(bench, gateway, port, signer, turn))
             sent += bench.args.batched_events
         peak, peer_peak = (measure.peak_bytes(measure.tree(server.pid)) for server in (gateway, peer))
     archived = bench.cli(data, "lake", "--drain").json()["events"]
-    if not 0 <= archived - sent <= sum(CONNECTIONS) * bench.args.turns:
+    if not 0 <= archived - sent <= (sum(CONNECTIONS) + CONNECTIONS[-1]) * bench.args.turns:
         raise SystemExit(f"{sent} events were acknowledged, the log holds {archived}")
     bench.figures["gateway"] = {
-        "clicks": {n: {"ours": mine, "nginx": theirs} for n, (mine, theirs) in turns.items()}, "events": posted,
+        "clicks": {n: {"ours": mine, "nginx": theirs} for n, (mine, theirs) in turns.items()},
+        "atPartOfLoad": {"rate": rate, "turns": paced}, "events": posted,
         "peakBytes": {"ours": peak, "nginx": peer_peak}, "acknowledged": sent, "archived": archived,
     }
-    return table(bench, turns, (peak, peer_peak), posted, (sent, archived))
+    lines = table(bench, turns, (rate, paced), (peak, peer_peak), posted, (sent, archived))
+    return lines + (directory(bench) if bench.args.directory_ads else [])
+
+
+def clicks(bench, server, port, signer, connections, turn, rate=None):
+    """One turn of new clicks, each of which must have been taken."""
+    lines, kind = bench.work / "clicks.txt", "paced" if rate else connections
+    write_clicks(bench, signer, lines, f"imp-{kind}-{turn}")
+    before = accepted(port)
+    figures = load(bench, server, port, lines, connections, rate)
+    taken = accepted(port) - before
+    # wrk leaves a request in flight on each connection.
+    if not 0 <= taken - figures["requests"] <= connections:
+        raise SystemExit(f"{figures['requests']} clicks answered, {taken} taken: some were sent twice")
+    return figures
+
+
+def directory(bench):
+    """What a directory of many ads costs: time until the gateway is ready, and its memory then."""
+    data, port, count = bench.work / "directory", measure.free_port(), bench.args.directory_ads
+    imported = prepare(bench, data, count)
+    started = time.monotonic()
+    with ours(bench, data, port) as gateway:
+        ready, cpu = time.monotonic() - started, measure.cpu_seconds(gateway.pid)
+        peak = measure.peak_bytes(measure.tree(gateway.pid))
+        answer = where_to(port, Signer(data).click(count - 1, "imp-last"))
+    if answer[:2] != (302, url_of(count - 1)):
+        raise SystemExit(f"the last ad of the directory is not known: {answer}")
+    figures = {"ads": count, "readySeconds": ready, "cpuSeconds": cpu, "peakBytes": peak, "import": imported.figures()}
+    bench.figures["directory"] = figures
+    return [
+        "",
+        f"A directory of {count:,} ads: the gateway is ready after {ready:.1f} s ({cpu:.1f} s of CPU) and has then used at "
+        f"most {peak / 2**20:,.0f} MiB. `ads import` took {imported.wall:.1f} s and {imported.peak / 2**20:,.0f} MiB.",
+    ]
 
 
 def write_clicks(bench, signer, lines, prefix):
@@ -213,7 +251,7 @@ def write_clicks(bench, signer, lines, prefix):
             file.write(signer.click(n * 7919 % bench.args.ads, f"{prefix}-{n:x}") + "\n")
 
 
-def table(bench, turns, peaks, posted, counts):
+def table(bench, turns, at_part, peaks, posted, counts):
     def row(connections, name, key, digits):
         mine, other = ([turn[key] for turn in side] for side in turns[connections])
         ratio = measure.median(mine) / measure.median(other)
@@ -224,7 +262,8 @@ def table(bench, turns, peaks, posted, counts):
         ("requests/s", "rps", 0), ("server's CPU µs per request", "cpu", 1), ("server's busy cores", "busy", 2),
         ("p50 ms", "p50", 2), ("p99 ms", "p99", 2),
     )
-    sent, archived = counts
+    (sent, archived), (rate, paced) = counts, at_part
+    answered, p50, p99 = ([turn[key] for turn in paced] for key in ("rps", "p50", "p99"))
     return [
         f"`GET /click`, {bench.args.ads:,} ads, every click signed and new, wrk on the same {bench.cores} cores, "
         f"{bench.args.seconds} s × {bench.args.turns} turns of each:",
@@ -233,6 +272,10 @@ def table(bench, turns, peaks, posted, counts):
         "|---|---|---|---|",
         *(row(connections, *figure) for connections in CONNECTIONS for figure in figures),
         f"| peak memory MiB | {peaks[0] / 2**20:,.0f} | {peaks[1] / 2**20:,.0f} | |",
+        "",
+        f"At {PART_OF_LOAD:.0%} of the most it took with {CONNECTIONS[-1]} connections, {rate:,.0f} requests/s at moments fixed "
+        f"before: {measure.spread(answered, 0)} answered a second, p50 {measure.spread(p50, 2)} ms, "
+        f"p99 {measure.spread(p99, 2)} ms.",
         "",
         f"`POST /v1/events`, NDJSON, {EVENTS_PER_REQUEST} signed events of {posted[0]['bytes']:.0f} bytes a request, "
         f"{POSTERS} connections, {bench.args.batched_events:,} events × {bench.args.turns} turns:",

@@ -124,6 +124,7 @@ def arguments():
     parser.add_argument("--seed", type=int, default=7, help="of everything that is generated")
     parser.add_argument("--seconds", type=int, default=8, help="of load in a turn of the gateway")
     parser.add_argument("--ads", type=int, default=100_000, help="in the gateway's directory")
+    parser.add_argument("--directory-ads", type=int, default=0, help="of one more gateway, to see what they cost")
     parser.add_argument("--batched-events", type=int, default=100_000, help="in a turn of the gateway")
     parser.add_argument("--speed-events", type=int, default=2_000_000, help="of the speed layer")
     parser.add_argument("--events", type=int, default=5_000_000, help="of the batch day")

@@ -20,6 +20,7 @@ use crate::dedup::{Claim, DedupStore, Key, Token, Wanted};
 use crate::hot::{HotAds, SaltMap};
 use crate::refusals::{Refusal, Refusals};
 use crate::settings::Settings;
+use crate::to_its_end::ToItsEnd;
 
 /// How often a request waits for other holders of its ids before it gives up.
 const MAX_ROUNDS: usize = 16;
@@ -87,8 +88,7 @@ impl Capture {
             return Err(Unavailable(format!("{} requests are waiting already", self.settings.max_in_flight)));
         };
         let this = Arc::clone(self);
-        // A task of its own: a client that hangs up must not stop it between append and confirm.
-        let task = self.running.spawn(async move {
+        let work = async move {
             let result = this.run(items).await;
             match &result {
                 Ok(outcomes) => outcomes.iter().for_each(|o| count_event(o.label(), 1)),
@@ -96,13 +96,10 @@ impl Capture {
             }
             drop(slot);
             result
-        });
-        match timeout(self.settings.append_timeout.0, task).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(error)) => {
-                tracing::error!(%error, "a capture task died");
-                Err(Unavailable("the request could not be finished".to_owned()))
-            }
+        };
+        // A client that hangs up must not stop it between append and confirm.
+        match timeout(self.settings.append_timeout.0, ToItsEnd::new(work, &self.running)).await {
+            Ok(result) => result,
             Err(_) => Err(Unavailable("the log did not answer in time".to_owned())),
         }
     }

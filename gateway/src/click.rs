@@ -4,10 +4,6 @@
 //! redirected and counted, no more. If the log is away the answer is 503 with a page that still leads on: such a
 //! click is not counted, and says so.
 
-use std::sync::Arc;
-
-use axum::Extension;
-use axum::extract::State as Shared;
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, USER_AGENT};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
@@ -26,19 +22,25 @@ use crate::settings::OnBadSignature;
 use crate::state::{State, opted_out, traceparent};
 
 /// A transparent pixel.
-const PIXEL: &[u8] = b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\x00\x00\x00\x21\xf9\x04\x01\x00\x00\x00\x00\
+const GIF: &[u8] = b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\x00\x00\x00\x21\xf9\x04\x01\x00\x00\x00\x00\
 \x2c\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02\x44\x01\x00\x3b";
 
-/// `GET /click`.
-pub(crate) async fn click(
-    Shared(state): Shared<Arc<State>>,
-    peer: Option<Extension<Peer>>,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Response {
+/// The path of a click.
+pub(crate) const CLICK: &str = "/click";
+/// The path of an impression.
+pub(crate) const PIXEL: &str = "/impression.gif";
+
+/// The answer to the request of a link.
+pub(crate) async fn answer_link(state: &State, asked: &Asked<'_>) -> Response {
+    match asked.kind {
+        EventKind::Click => click(state, asked).await,
+        EventKind::Impression => pixel(state, asked).await,
+    }
+}
+
+async fn click(state: &State, asked: &Asked<'_>) -> Response {
     let directory = state.directory.current();
-    let asked = Asked { kind: EventKind::Click, peer: peer.map(|p| p.0), uri: &uri, headers: &headers };
-    let (outcome, target) = capture(&state, &asked, &directory).await;
+    let (outcome, target) = capture(state, asked, &directory).await;
     match (outcome, target) {
         (Err(unavailable), Some(target)) => lead_on(&unavailable, &target),
         (Err(unavailable), None) => answer::unavailable(&unavailable).into_response(),
@@ -50,16 +52,9 @@ pub(crate) async fn click(
     }
 }
 
-/// `GET /impression.gif`.
-pub(crate) async fn pixel(
-    Shared(state): Shared<Arc<State>>,
-    peer: Option<Extension<Peer>>,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Response {
+async fn pixel(state: &State, asked: &Asked<'_>) -> Response {
     let directory = state.directory.current();
-    let asked = Asked { kind: EventKind::Impression, peer: peer.map(|p| p.0), uri: &uri, headers: &headers };
-    match capture(&state, &asked, &directory).await.0 {
+    match capture(state, asked, &directory).await.0 {
         Err(unavailable) => answer::unavailable(&unavailable).into_response(),
         Ok(Outcome::Refused(rejection)) if rejection.reason == RejectReason::UnknownAd => {
             answer::unknown_ad().into_response()
@@ -70,17 +65,17 @@ pub(crate) async fn pixel(
                 (CONTENT_TYPE, HeaderValue::from_static("image/gif")),
                 (CACHE_CONTROL, HeaderValue::from_static("no-store")),
             ];
-            (headers, PIXEL).into_response()
+            (headers, GIF).into_response()
         }
     }
 }
 
 /// One request for a link.
-struct Asked<'a> {
-    kind: EventKind,
-    peer: Option<Peer>,
-    uri: &'a Uri,
-    headers: &'a HeaderMap,
+pub(crate) struct Asked<'a> {
+    pub(crate) kind: EventKind,
+    pub(crate) peer: Option<Peer>,
+    pub(crate) uri: &'a Uri,
+    pub(crate) headers: &'a HeaderMap,
 }
 
 /// Captures what the link stands for; also where it leads.

@@ -18,6 +18,7 @@ pub mod dedup;
 mod error;
 mod events;
 pub mod forward;
+mod front;
 pub mod hot;
 mod impressions;
 pub mod intake;
@@ -31,6 +32,7 @@ mod routes;
 mod settings;
 pub mod signature;
 mod state;
+mod to_its_end;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
@@ -141,12 +143,12 @@ impl Gateway {
     /// # Errors
     /// [`Error::Listener`] when the listener cannot be used, [`Error::Counts`] when the last counts are lost.
     pub async fn run(self, listener: TcpListener, shutdown: Shutdown) -> Result<(), Error> {
-        let router = routes::router(Arc::clone(&self.state));
+        let front = front::Front::new(Arc::clone(&self.state), routes::router(Arc::clone(&self.state)));
         let limits = self.state.settings.http.clone();
         // Housekeeping is stopped, never cut: it may be in the middle of an append.
         let served = Shutdown::new();
         let serving = async {
-            let result = shared::http::serve(listener, router, limits, shutdown).await;
+            let result = shared::http::serve(listener, front, limits, shutdown).await;
             served.request();
             result
         };

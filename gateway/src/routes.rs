@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State as Shared};
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -19,9 +19,9 @@ use crate::{answer, click, events, impressions};
 
 pub(crate) fn router(state: Arc<State>) -> Router {
     let capturing = Router::new()
-        // A HEAD request is a look, not a click.
-        .route("/click", get(click::click).head(wrong_method))
-        .route("/impression.gif", get(click::pixel).head(wrong_method))
+        // GET is served before the router (`front`). A HEAD request is a look, not a click.
+        .route(click::CLICK, get(wrong_method).head(wrong_method))
+        .route(click::PIXEL, get(wrong_method).head(wrong_method))
         .route("/v1/events", post(events::events))
         .route("/v1/clicks", post(events::clicks))
         .route("/v1/impressions", post(impressions::impressions))
@@ -38,16 +38,20 @@ pub(crate) fn router(state: Arc<State>) -> Router {
 }
 
 async fn limit(Shared(state): Shared<Arc<State>>, request: Request, next: Next) -> Response {
-    let client = state.client(request.extensions().get::<Peer>().copied(), request.headers());
-    match state.limit.check(client) {
-        Ok(()) => next.run(request).await,
-        Err(limited) => {
-            count_event(RejectReason::Limited.as_str(), 1);
-            state.refusals.count(RejectReason::Limited, 1);
-            let rejection = Rejection::new(RejectReason::Limited, "too many requests from this address");
-            answer::refused(&rejection).retry_after(limited.retry_after).into_response()
-        }
+    let peer = request.extensions().get::<Peer>().copied();
+    match limited(&state, peer, request.headers()) {
+        None => next.run(request).await,
+        Some(answer) => answer,
     }
+}
+
+/// The answer to a client who asks too often; counts it.
+pub(crate) fn limited(state: &State, peer: Option<Peer>, headers: &HeaderMap) -> Option<Response> {
+    let limited = state.limit.check(state.client(peer, headers)).err()?;
+    count_event(RejectReason::Limited.as_str(), 1);
+    state.refusals.count(RejectReason::Limited, 1);
+    let rejection = Rejection::new(RejectReason::Limited, "too many requests from this address");
+    Some(answer::refused(&rejection).retry_after(limited.retry_after).into_response())
 }
 
 async fn label(request: Request, next: Next) -> Response {

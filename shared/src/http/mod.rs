@@ -5,16 +5,16 @@
 //! Never: knows a route.
 
 pub mod address;
+mod measured;
 pub mod problem;
 mod server;
 mod stall;
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ::http::HeaderMap;
+use ::http::{HeaderMap, HeaderValue};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{ByteSize, Problem as SettingProblem, Span};
@@ -96,22 +96,15 @@ pub struct Peer(pub SocketAddr);
 #[derive(Debug, Clone)]
 pub struct Route(pub Arc<str>);
 
-/// The name of one request: the client's own where it is a short plain word, else ours.
-/// In every request's extensions and every answer's `x-request-id`.
+/// The name of one request: the client's own where it is a short plain word, else ours. In every answer's `x-request-id`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RequestId(Arc<str>);
+pub struct RequestId(HeaderValue);
 
 impl RequestId {
     /// The name's text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for RequestId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        self.0.to_str().unwrap_or_default()
     }
 }
 
@@ -130,11 +123,10 @@ impl RequestIds {
     }
 
     fn name(&self, headers: &HeaderMap) -> RequestId {
-        let given = headers.get(REQUEST_ID).and_then(|v| v.to_str().ok()).and_then(|v| crate::id::RefId::new(v).ok());
-        let text = given.map_or_else(
-            || format!("{:016x}-{:x}", self.listener, self.next.fetch_add(1, Ordering::Relaxed)),
-            |id| id.to_string(),
-        );
-        RequestId(text.into())
+        let given = headers.get(REQUEST_ID).filter(|v| v.to_str().is_ok_and(|v| crate::id::RefId::new(v).is_ok()));
+        RequestId(given.cloned().unwrap_or_else(|| {
+            let name = format!("{:016x}-{:x}", self.listener, self.next.fetch_add(1, Ordering::Relaxed));
+            HeaderValue::try_from(name).unwrap_or(HeaderValue::from_static("unnamed"))
+        }))
     }
 }

@@ -9,7 +9,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::header::{CONNECTION, CONTENT_LENGTH};
+use ::http::header::{CONNECTION, CONTENT_LENGTH, HeaderName};
 use ::http::{HeaderValue, Request, Response, StatusCode};
 use bytes::Bytes;
 use http_body_util::{Either, Full};
@@ -23,11 +23,11 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tower::{Service, ServiceExt};
 
+use super::measured::Answers;
 use super::problem::Problem;
 use super::stall::Stall;
 use super::{Limits, Peer, REQUEST_ID, RequestIds, Route};
 use crate::shutdown::Shutdown;
-use crate::telemetry::metric_names::{HTTP_REQUESTS, HTTP_SECONDS};
 use crate::time::{sleep, stopwatch};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -36,7 +36,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves `service` (an axum `Router` is one) on `listener` until `shutdown` is asked for and begun requests
-/// are done or `limits.drain_timeout` is over. Puts [`Peer`] and [`super::RequestId`] into every request.
+/// are done or `limits.drain_timeout` is over. Puts [`Peer`] into every request.
 ///
 /// # Errors
 /// Only when the listener's own address cannot be read: whatever one client does is its own affair.
@@ -49,7 +49,8 @@ where
 {
     tracing::info!(address = %listener.local_addr()?, "listening");
     let slots = Arc::new(Semaphore::new(usize::try_from(limits.max_connections).unwrap_or(usize::MAX >> 4)));
-    let server = Arc::new(Server { limits, shutdown: shutdown.clone(), ids: RequestIds::new() });
+    let server =
+        Arc::new(Server { limits, shutdown: shutdown.clone(), ids: RequestIds::new(), answers: Answers::default() });
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -77,6 +78,7 @@ struct Server {
     limits: Limits,
     shutdown: Shutdown,
     ids: RequestIds,
+    answers: Answers,
 }
 
 async fn accept(
@@ -141,7 +143,6 @@ where
     let watch = stopwatch();
     let id = server.ids.name(request.headers());
     request.extensions_mut().insert(Peer(peer));
-    request.extensions_mut().insert(id.clone());
     let mut response = match timeout(server.limits.request_timeout.0, service.oneshot(request)).await {
         Ok(Ok(response)) => response.map(Either::Left),
         Ok(Err(never)) => match never {},
@@ -151,13 +152,10 @@ where
         *response.body_mut() = Either::Right(Full::from(problem.body(Some(&id))));
         response.headers_mut().remove(CONTENT_LENGTH);
     }
-    if let Ok(value) = HeaderValue::from_str(id.as_str()) {
-        response.headers_mut().insert(REQUEST_ID, value);
-    }
-    let route: Arc<str> = response.extensions_mut().remove::<Route>().map_or_else(|| "other".into(), |r| r.0);
-    let status = response.status().as_str().to_owned();
-    metrics::counter!(HTTP_REQUESTS, "route" => Arc::clone(&route), "status" => status).increment(1);
-    metrics::histogram!(HTTP_SECONDS, "route" => route).record(watch.elapsed().as_secs_f64());
+    response.headers_mut().insert(HeaderName::from_static(REQUEST_ID), id.0);
+    let route = response.extensions_mut().remove::<Route>();
+    let route = route.as_ref().map_or("other", |route| &route.0);
+    server.answers.add(route, response.status(), watch.elapsed());
     Ok(response)
 }
 

@@ -87,7 +87,7 @@ impl EmbeddedLog {
         drop(recovery);
         let tail = Tail::Here(active.publisher().subscribe());
         let sealed = sealed(&folder, active.number())?;
-        let state = State { folder: folder.clone(), partitions, active, sealed, ownership };
+        let state = State { folder: folder.clone(), partitions, active, sealed, ownership, runtime: Arc::default() };
         let writer = Writer::start(state, &options)?;
         let writing = Some(Writing { writer, max_record_bytes: options.max_record_bytes.as_usize() });
         let groups = Arc::new(Groups::new(folder.clone()));

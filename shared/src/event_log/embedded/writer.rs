@@ -1,16 +1,18 @@
 //! The one thread that writes a log: it drains the queue, writes what it found, syncs once, and answers.
 //! An append is answered only after the sync that covers it. While one sync runs the next batch gathers by itself;
-//! where several appenders are at work the thread also waits a moment for those that are just arriving.
+//! where several appenders are at work the thread also sleeps a moment for those that are just arriving, so that none of
+//! them has to wake it. A batch of answers costs one wake-up: a task of the appenders' runtime hands them out (ADR 0024).
 //! On an error everything unanswered gets that error and nothing of it counts; the next append tries again.
 //! The one loop of the embedded log.
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::super::{Delivered, LogError, NewRecord, Retention};
@@ -44,6 +46,7 @@ enum Request {
 pub(super) struct Writer {
     places: Arc<Semaphore>,
     capacity: u32,
+    runtime: Arc<OnceLock<Handle>>,
     requests: Option<Sender<Request>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -55,17 +58,19 @@ impl Writer {
         // Every request holds a place in the queue until it is answered: the places bound the channel.
         let (sender, receiver) = channel();
         let interval = options.commit_interval.0;
+        let runtime = Arc::clone(&state.runtime);
         let thread = std::thread::Builder::new()
             .name("event-log".to_owned())
             .spawn(move || state.run(&receiver, interval))
             .map_err(|source| LogError::Unavailable { doing: "starting the log's thread".to_owned(), source })?;
         let places = Arc::new(Semaphore::new(usize::try_from(capacity).unwrap_or(Semaphore::MAX_PERMITS)));
-        Ok(Self { places, capacity, requests: Some(sender), thread: Some(thread) })
+        Ok(Self { places, capacity, runtime, requests: Some(sender), thread: Some(thread) })
     }
 
     /// Appends `records`; waits while the queue is full.
     pub(super) async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<Delivered>, LogError> {
         let place = self.place(u32::try_from(records.len()).unwrap_or(u32::MAX)).await?;
+        self.meet_runtime();
         let (reply, answer) = oneshot::channel();
         self.send(Request::Append(Append { records, reply, _place: place }))?;
         answer.await.map_err(|_| stopped())?
@@ -77,6 +82,17 @@ impl Writer {
         let (reply, answer) = oneshot::channel();
         self.send(Request::Enforce { retention, now, reply, _place: place })?;
         answer.await.map_err(|_| stopped())?
+    }
+
+    /// Remembers the first runtime that appends, if its threads run by themselves: of another one nobody knows when it
+    /// will look at a task.
+    fn meet_runtime(&self) {
+        if self.runtime.get().is_none()
+            && let Ok(handle) = Handle::try_current()
+            && handle.runtime_flavor() == RuntimeFlavor::MultiThread
+        {
+            self.runtime.get_or_init(|| handle);
+        }
     }
 
     async fn place(&self, records: u32) -> Result<OwnedSemaphorePermit, LogError> {
@@ -116,6 +132,8 @@ pub(super) struct State {
     pub(super) sealed: VecDeque<Sealed>,
     /// Given back when the thread ends.
     pub(super) ownership: Ownership,
+    /// Where appenders run, once one was met.
+    pub(super) runtime: Arc<OnceLock<Handle>>,
 }
 
 impl State {
@@ -170,8 +188,22 @@ impl State {
 
     fn sync(&mut self, encoded: &mut Vec<(Append, Vec<Delivered>)>) -> Result<(), LogError> {
         self.active.sync()?;
-        encoded.drain(..).for_each(|(append, delivered)| answer(append.reply, Ok(delivered)));
+        let answers = Answers(std::mem::take(encoded));
+        match self.runtime.get() {
+            Some(runtime) if answers.0.len() > 1 => drop(runtime.spawn(async move { drop(answers) })),
+            _ => drop(answers),
+        }
         Ok(())
+    }
+}
+
+/// Durable appends to be answered. Dropping it answers them, so that they are answered too when a runtime that has ended
+/// drops the task.
+struct Answers(Vec<(Append, Vec<Delivered>)>);
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(|(append, delivered)| answer(append.reply, Ok(delivered)));
     }
 }
 
@@ -201,7 +233,11 @@ fn gather(
         let is_patient = (is_busy || batch.len() > 1) && started.elapsed() < interval;
         next = match requests.try_recv() {
             Ok(request) => Some(request),
-            Err(TryRecvError::Empty) if is_patient => requests.recv_timeout(interval / GAPS_PER_INTERVAL).ok(),
+            // Asleep, not receiving: a sender that found the thread receiving would have to wake it.
+            Err(TryRecvError::Empty) if is_patient => {
+                std::thread::sleep(interval / GAPS_PER_INTERVAL);
+                requests.try_recv().ok()
+            }
             Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
         };
     }

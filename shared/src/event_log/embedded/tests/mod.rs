@@ -172,6 +172,29 @@ async fn a_full_queue_makes_appends_wait_and_a_call_larger_than_the_queue_gets_t
     assert_eq!((acknowledged, stored), (275, 275));
 }
 
+#[test]
+fn appends_are_answered_when_the_runtime_that_appended_first_has_ended() {
+    let dir = scratch();
+    let log = Arc::new(EmbeddedLog::open(dir.path(), options(100_000)).unwrap());
+    let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let append = |count: u64| {
+        let log = Arc::clone(&log);
+        async move {
+            let appends = (0..count).map(|n| {
+                let log = Arc::clone(&log);
+                tokio::spawn(async move { log.append(vec![conformance::record(0, n)]).await.unwrap().len() })
+            });
+            let mut acknowledged = 0;
+            for append in appends.collect::<Vec<_>>() {
+                acknowledged += tokio::time::timeout(PATIENCE, append).await.unwrap().unwrap();
+            }
+            acknowledged
+        }
+    };
+    assert_eq!(runtime().block_on(append(1)), 1);
+    assert_eq!(runtime().block_on(append(100)), 100);
+}
+
 #[tokio::test]
 async fn an_append_that_is_no_longer_waited_for_does_not_disturb_the_next() {
     let dir = scratch();
