@@ -1,6 +1,10 @@
 """Stage batch: a simulated day through import, archive and merge; then `clickledger batch run` beside other engines on
 the very same bronze files."""
 
+import datetime
+import itertools
+import shutil
+
 import measure
 import peers
 
@@ -9,6 +13,8 @@ ADS = 100_000
 # What bronze and silver call events that are not the first of their id, and those that claim no id.
 LATER = ("duplicate", "conflict")
 FORGED = ("invalid:bad_signature", "invalid:expired")
+# A memory limit at which a day of 20 million events spills.
+LITTLE = "256MiB"
 OURS = "`clickledger batch run --force`"
 
 
@@ -38,17 +44,24 @@ def spark():
     return peers.python(peers.SPARK)
 
 
-def simulate(bench, data):
-    """A day on the log: name, and what each step took."""
-    history, events = bench.work / "history.ndjson", bench.args.events
+def history(bench, data, events, days=1):
+    """Traffic of the days that end with ours, as NDJSON, its ads and prices imported: the file, and what making it took."""
+    lines = bench.work / "history.ndjson"
+    first = datetime.date.fromisoformat(DAY) - datetime.timedelta(days - 1)
     bench.cli(data, "keys", "create", "signing")
     made = bench.cli(
-        data, "simulate", "--to", history, "--events", events, "--seed", bench.args.seed, "--ads", ADS,
-        "--from", DAY, "--days", 1,
+        data, "simulate", "--to", lines, "--events", events, "--seed", bench.args.seed, "--ads", ADS,
+        "--from", first, "--days", days,
     )
-    bench.cli(data, "ads", "import", history.with_suffix(".ads.csv"))
-    bench.cli(data, "prices", "import", history.with_suffix(".prices.csv"))
-    imported = bench.cli(data, "import", history)
+    bench.cli(data, "ads", "import", lines.with_suffix(".ads.csv"))
+    bench.cli(data, "prices", "import", lines.with_suffix(".prices.csv"))
+    return lines, made
+
+
+def simulate(bench, data, events):
+    """A day on the log: name, and what each step took."""
+    lines, made = history(bench, data, events)
+    imported = bench.cli(data, "import", lines)
     for left in bench.work.glob("history.*"):
         left.unlink()
     if imported.json()["lines"] > events:
@@ -56,9 +69,9 @@ def simulate(bench, data):
     return {"`simulate` to NDJSON": made, "`import`": imported}
 
 
-def prepare(bench, data):
+def prepare(bench, data, events):
     """A day in bronze: name, and what each step took."""
-    steps = simulate(bench, data)
+    steps = simulate(bench, data, events)
     drained = bench.cli(data, "lake", "--drain")
     merged = bench.cli(data, "lake", "optimize", "--date", DAY)
     imported = steps["`import`"].json()
@@ -71,7 +84,7 @@ def run(bench):
     """The stage: its tables as Markdown lines."""
     data = bench.work / "batch"
     data.mkdir()
-    steps, others = prepare(bench, data), sides(bench)
+    steps, others = prepare(bench, data, bench.args.events), sides(bench)
     ran, outs = {name: [] for name in [OURS, *others]}, {}
     for _ in range(bench.args.turns):
         ran[OURS].append(bench.cli(data, "batch", "run", "--date", DAY, "--force"))
@@ -98,7 +111,96 @@ def run(bench):
         "missing": {name: str(side) for name, side in others.items() if isinstance(side, peers.Missing)},
         "steps": {name: r.figures() for name, r in steps.items()},
     }
-    return table(bench, steps, ran, others, bench.figures["batch"]) + more
+    shutil.rmtree(data)
+    return table(bench, steps, ran, others, bench.figures["batch"]) + more + larger(bench, ran[OURS]) + archive(bench)
+
+
+def larger(bench, ours):
+    """The same with more events: our line only."""
+    events = bench.args.large_events
+    if not events:
+        return []
+    data = bench.work / "batch-large"
+    data.mkdir()
+    prepare(bench, data, events)
+    turns = [bench.cli(data, "batch", "run", "--date", DAY, "--force") for _ in range(bench.args.turns)]
+    # A run of little memory spills, and finds the very same.
+    little = {"CLICKLEDGER__BATCH__MEMORY_LIMIT": LITTLE}
+    spilling = bench.cli(data, "batch", "run", "--date", DAY, "--force", env=little)
+    if spilling.json()["outcome"] != "unchanged":
+        raise SystemExit(f"with {LITTLE} of memory: {spilling.json()}")
+    shutil.rmtree(data)
+    each = [nanos(turns), nanos(ours)]
+    bench.figures["batchLarge"] = {
+        "turns": [r.figures() for r in turns], "spilling": spilling.figures(), "nanosPerEvent": each,
+    }
+
+    def row(name, turns):
+        peak = max(r.peak for r in turns) / 2**20
+        return f"| {name} | {measure.spread([r.cpu for r in turns])} | {peak:,.0f} | {nanos(turns):,.0f} |"
+
+    return [
+        "",
+        f"More events of one day, {events:,} simulated lines; the memory limit is 1 GiB unless it says another:",
+        "",
+        "| | CPU s | peak MiB | CPU ns an event |",
+        "|---|---|---|---|",
+        row(f"{bench.args.events:,} lines", ours),
+        row(f"{events:,} lines", turns),
+        row(f"{events:,} lines, memory limit {LITTLE}, the same bytes", [spilling]),
+        "",
+        f"An event of the larger day costs {each[0] / each[1] - 1:+.1%}.",
+    ]
+
+
+def archive(bench):
+    """A day by itself, and then against the days before it: what the rest of the archive costs."""
+    days = bench.args.earlier_days
+    if not days:
+        return []
+    data, each = bench.work / "batch-days", bench.args.events // 10
+    data.mkdir()
+    lines, _ = history(bench, data, each * (days + 1), days + 1)
+    before, day = lines.with_name("history.before"), lines.with_name("history.day")
+    with open(lines, "rb") as whole, open(before, "wb") as first, open(day, "wb") as last:
+        first.writelines(itertools.islice(whole, each * days))
+        last.writelines(whole)
+    alone = bronze_and_run(bench, data, day)
+    against = bronze_and_run(bench, data, before)
+    for left in bench.work.glob("history.*"):
+        left.unlink()
+    shutil.rmtree(data)
+    more = measure.median([r.cpu for r in against]) / measure.median([r.cpu for r in alone]) - 1
+    bench.figures["batchArchive"] = {
+        "alone": [r.figures() for r in alone], "against": [r.figures() for r in against], "more": more,
+    }
+
+    def row(name, turns):
+        return f"| {name} | {measure.spread([r.cpu for r in turns], 2)} | {max(r.peak for r in turns) / 2**20:,.0f} |"
+
+    return [
+        "",
+        f"A day of {each:,} lines by itself, and against {days} earlier days of as many:",
+        "",
+        "| `clickledger batch run --force` | CPU s | peak MiB |",
+        "|---|---|---|",
+        row("the day alone in the archive", alone),
+        row(f"with {days} earlier days", against),
+        "",
+        f"The earlier days add {more:.1%}.",
+    ]
+
+
+def bronze_and_run(bench, data, lines):
+    """Archives more lines and runs the day; every turn of it."""
+    bench.cli(data, "import", lines)
+    bench.cli(data, "lake", "--drain")
+    bench.cli(data, "lake", "optimize")
+    return [bench.cli(data, "batch", "run", "--date", DAY, "--force") for _ in range(bench.args.turns)]
+
+
+def nanos(turns):
+    return measure.median([r.cpu for r in turns]) / sum(turns[-1].json()["verdicts"].values()) * 1e9
 
 
 def proofs(bench, data, steps, ours):

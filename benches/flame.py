@@ -84,7 +84,7 @@ def events(bench, data):
 def lake(bench, data):
     folder = bench.work / "flame-day"
     folder.mkdir()
-    batch.simulate(bench, folder)
+    batch.simulate(bench, folder, bench.args.events)
     measure.run(perf(bench, data, "--", bench.binary, "--data", folder, "--log", "warn", "lake", "--drain"))
 
 

@@ -55,9 +55,9 @@ class Bench:
         self.binary = cargo("--bin", "clickledger", *more)["clickledger"]
         self.programs = cargo(*(word for name in PROGRAMS for word in ("--bench", name)))
 
-    def cli(self, data, *command):
+    def cli(self, data, *command, env=None):
         """Runs clickledger on a data folder."""
-        return measure.run([self.binary, "--data", data, "--log", "warn", *command])
+        return measure.run([self.binary, "--data", data, "--log", "warn", *command], env)
 
     @staticmethod
     def tool(name):
@@ -128,6 +128,8 @@ def arguments():
     parser.add_argument("--batched-events", type=int, default=100_000, help="in a turn of the gateway")
     parser.add_argument("--speed-events", type=int, default=2_000_000, help="of the speed layer")
     parser.add_argument("--events", type=int, default=5_000_000, help="of the batch day")
+    parser.add_argument("--earlier-days", type=int, default=30, help="before the batch day, each of a tenth of its events")
+    parser.add_argument("--large-events", type=int, default=20_000_000, help="of a larger batch day; 0: none")
     parser.add_argument("--query-ads", type=int, default=1_000_000, help="in the serving store")
     parser.add_argument("--hot-events", type=int, default=20_000, help="counted under callgrind")
     parser.add_argument("--date", help="when this is measured, for the report")

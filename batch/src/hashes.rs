@@ -188,10 +188,12 @@ fn meet(hashes: &[i64], base: u32, set: &[i64]) -> Vec<Hit> {
     if set.is_empty() {
         return hits;
     }
-    let mut at = 0;
+    let mut at = 0_usize;
     for (row, hash) in (base..).zip(hashes) {
-        if set.get(..at).and_then(|before| before.last()).is_some_and(|last| last >= hash) {
+        if at.checked_sub(1).and_then(|before| set.get(before)).is_some_and(|last| last >= hash) {
             at = 0; // the column went back
+        } else if set.get(at).is_none_or(|next| next > hash) {
+            continue; // between two of the set, as most rows of a large archive are
         }
         at += gallop(set.get(at..).unwrap_or_default(), *hash);
         if set.get(at) == Some(hash) {

@@ -28,6 +28,7 @@ use crate::compute::{Computed, Place, Workshop, compute};
 use crate::engine::Engine;
 use crate::error::{Differences, Error};
 use crate::judge::Rules;
+use crate::known::Known;
 use crate::positions::{Covered, conserve};
 use crate::progress::{Listener, Report, Step};
 use crate::publish::Target;
@@ -145,7 +146,7 @@ pub async fn recompute(
     let rules = Arc::new(Rules { day, counting: deps.counting.clone(), prices: deps.prices.clone() });
     let computed = compute(&workshop, &snapshot, &deps.root.store(), rules).await?;
     workshop.report.step(Step::Audit, 0, 1);
-    let audited = audit(&workshop, &snapshot, &covered, deps, &computed, day).await?;
+    let audited = audit(&workshop, &snapshot, &covered, deps, &computed, request).await?;
     let Computed { outputs, merkle } = computed;
     let mut record = record(deps, &snapshot, &target, audited, merkle, &previous)?;
     record.outputs = outputs.iter().map(|(def, files)| (def.name.to_owned(), target.draft(def, files))).collect();
@@ -226,7 +227,7 @@ async fn audit(
     covered: &Covered,
     deps: &Deps,
     computed: &Computed,
-    day: Day,
+    Request { day, dry_run, .. }: Request,
 ) -> Result<Audited, Error> {
     let store = deps.root.store();
     let engine = Engine::new(workshop.workers, workshop.memory, &workshop.spill)?;
@@ -238,7 +239,11 @@ async fn audit(
         engine.register(sql_name(def), def.file_schema(), workshop.stage.store(), &staged)?;
     }
     let books = Books::open(&engine).await?;
-    let (partitions, mut differences) = conserve(snapshot, &store, covered, workshop.workers).await?;
+    let mut known = Known::load(&deps.root).await;
+    let (partitions, mut differences) = conserve(snapshot, &store, covered, workshop.workers, &mut known).await?;
+    if !dry_run {
+        known.save(&deps.root, &snapshot.events.files()?).await?;
+    }
     let written = deps.events.bounds().await?.end;
     let (capture, at_the_edge) = capture(snapshot, &store, covered, &written, workshop.workers, day).await?;
     differences.extend(at_the_edge);

@@ -34,6 +34,7 @@ mod hashes;
 mod invalid;
 mod job;
 mod judge;
+mod known;
 mod leaves;
 mod lookup;
 mod names;

@@ -1,6 +1,6 @@
 //! Conservation of log positions, over the whole archive: every position that the lake says it has taken is exactly
 //! one event or one bad record. Counts, bounds and a sum of mixed positions tell a gap, a doubled and a swapped
-//! position; only the two columns with the place in the log are read.
+//! position; only the two columns with the place in the log are read, of files that no earlier run read ([`Known`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use object_store::ObjectStore;
 use shared::progress::Positions;
 
 use crate::error::{Difference, Error};
+use crate::known::{FileTally, Known, Tally};
 use crate::snapshot::{DEAD_LETTERS_TOPIC, EVENTS_TOPIC, Snapshot};
 use crate::source::{Rows, Source, column};
 use crate::tasks;
@@ -20,13 +21,6 @@ const MAX_PARTITIONS: usize = 1 << 16;
 
 /// A log partition: topic and number.
 type Place = (&'static str, i64);
-
-/// What is known of a set of positions.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Tally {
-    count: u64,
-    mixed: u64,
-}
 
 impl Tally {
     fn add(&mut self, position: i64) {
@@ -60,7 +54,7 @@ pub(crate) struct Covered {
     pub(crate) dead_letters: Positions,
 }
 
-/// Compares what the archive holds with what it says it holds.
+/// Compares what the archive holds with what it says it holds. The day's own files are read whatever is known.
 ///
 /// # Errors
 /// When a file cannot be read.
@@ -69,13 +63,22 @@ pub(crate) async fn conserve(
     store: &Arc<dyn ObjectStore>,
     covered: &Covered,
     workers: usize,
+    known: &mut Known,
 ) -> Result<(Vec<PartitionConservation>, Vec<Difference>), Error> {
     let limits = Arc::new(covered.events.clone());
     let sources = |files: Vec<lake::table::DataFile>| files.iter().map(|f| Source::new(store, f)).collect::<Vec<_>>();
-    let events = tasks::fold(workers, sources(snapshot.events.files()?), BTreeMap::new, tally_events).await?;
+    let mut events: BTreeMap<Place, Tally> = BTreeMap::new();
+    let unread = snapshot.ours.iter().chain(snapshot.others.iter().filter(|f| known.of(f).is_none()));
+    let unread: Vec<lake::table::DataFile> = unread.cloned().collect();
+    let read = tasks::each(workers, sources(unread.clone()), |file| tally_events(&file)).await?;
+    unread.iter().zip(read).for_each(|(file, tally)| known.learn(file, tally));
+    for (partition, tally) in snapshot.ours.iter().chain(&snapshot.others).filter_map(|f| known.of(f)).flatten() {
+        let sum = events.entry((EVENTS_TOPIC, *partition)).or_default();
+        *sum = sum.merge(*tally);
+    }
     let tally = move |tallies: &mut BTreeMap<Place, Tally>, file| tally_bad(tallies, &file, &limits);
     let bad = tasks::fold(workers, sources(snapshot.bad.files()?), BTreeMap::new, tally).await?;
-    let (events, bad) = (merge(events), merge(bad));
+    let bad = merge(bad);
     let mut lines = Vec::new();
     let mut differences = Vec::new();
     for (topic, positions) in [(EVENTS_TOPIC, &covered.events), (DEAD_LETTERS_TOPIC, &covered.dead_letters)] {
@@ -132,7 +135,7 @@ fn unknown<'a>(
     })
 }
 
-fn tally_events(tallies: &mut BTreeMap<Place, Tally>, file: Source) -> Result<(), Error> {
+fn tally_events(file: &Source) -> Result<FileTally, Error> {
     let mut by_partition: Vec<Tally> = Vec::new(); // the whole archive passes here: no search per row
     for batch in file.read(&["partition", "position"], Rows::All)? {
         let batch = batch?;
@@ -149,11 +152,7 @@ fn tally_events(tallies: &mut BTreeMap<Place, Tally>, file: Source) -> Result<()
             by_partition.get_mut(place).into_iter().for_each(|tally| tally.add(*position));
         }
     }
-    for (partition, tally) in (0..).zip(by_partition).filter(|(_, tally)| tally.count > 0) {
-        let sum = tallies.entry((EVENTS_TOPIC, partition)).or_default();
-        *sum = sum.merge(tally);
-    }
-    Ok(())
+    Ok((0..).zip(by_partition).filter(|(_, tally)| tally.count > 0).collect())
 }
 
 /// Undecodable records of the events log are archived before the events around them: those at or beyond `limits` do

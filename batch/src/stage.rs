@@ -93,7 +93,7 @@ impl Stage {
         Error::Spill { folder: self.folder.path().display().to_string(), source }
     }
 
-    /// Stores the files in the lake; a commit makes them visible.
+    /// Moves the files to the lake; a commit makes them visible.
     ///
     /// # Errors
     /// When the lake or the stage cannot be reached.
@@ -101,9 +101,7 @@ impl Stage {
         let mut stored = Vec::with_capacity(files.len());
         for file in files {
             let path = self.folder.path().join(Self::path(table.def().name, file).as_ref());
-            let read = tokio::task::spawn_blocking(move || std::fs::read(path)).await?;
-            let bytes = read.map_err(|e| self.failed(e))?.into();
-            stored.push(table.store(EncodedFile { file: file.clone(), bytes }).await?);
+            stored.push(table.store_file(file.clone(), path).await?);
         }
         Ok(stored)
     }

@@ -161,6 +161,24 @@ pub(crate) fn create_folders(folder: &FsPath) -> io::Result<()> {
     }
 }
 
+/// Gives a finished file of the local file system its place: its bytes are synced, then it is moved. Answers false and
+/// changes nothing where that place is on another file system.
+///
+/// # Errors
+/// Any I/O error.
+pub(crate) fn adopt(file: &FsPath, place: &FsPath) -> Result<bool> {
+    let moved = || {
+        place.parent().map_or(Ok(()), create_folders)?;
+        File::open(file)?.sync_all()?;
+        match fs::rename(file, place) {
+            Ok(()) => sync_folder_of(place).map(|()| true),
+            Err(e) if e.kind() == io::ErrorKind::CrossesDevices => Ok(false),
+            Err(e) => Err(e),
+        }
+    };
+    moved().map_err(|e| failed(place, e))
+}
+
 fn sync_folder_of(path: &FsPath) -> io::Result<()> {
     match path.parent() {
         Some(folder) if cfg!(unix) => File::open(folder)?.sync_all(),
@@ -177,7 +195,7 @@ fn remove_quietly(staged: &FsPath) {
     }
 }
 
-fn failed(path: &FsPath, source: io::Error) -> Error {
+pub(crate) fn failed(path: &FsPath, source: io::Error) -> Error {
     let path = path.display().to_string();
     match source.kind() {
         io::ErrorKind::AlreadyExists => Error::AlreadyExists { path, source: source.into() },
@@ -213,6 +231,16 @@ mod tests {
         assert_eq!(store.get(&path).await.unwrap().bytes().await.unwrap(), "three");
         let left: Vec<_> = fs::read_dir(dir.path().join("new/folder")).unwrap().collect();
         assert_eq!(left.len(), 1, "no staging file is left: {left:?}");
+    }
+
+    #[test]
+    fn a_finished_file_is_moved_to_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, place) = (dir.path().join("finished"), dir.path().join("new/folder/file"));
+        fs::write(&file, "bytes").unwrap();
+        assert!(adopt(&file, &place).unwrap());
+        assert_eq!((fs::read_to_string(&place).unwrap().as_str(), file.exists()), ("bytes", false));
+        assert!(adopt(&file, &place).is_err() && place.exists(), "what is not there moves nothing");
     }
 
     #[tokio::test]

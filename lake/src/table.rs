@@ -6,6 +6,7 @@
 //! Never: changes a committed file, leaves a retry to the library, or trusts a lost answer.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties};
 use deltalake::kernel::{Action, LogicalFileView, Transaction};
@@ -22,7 +23,7 @@ use crate::file::{EncodedFile, NewFile, ParquetFile, ranges_of};
 use crate::root::LakeRoot;
 use crate::schema;
 use crate::tables::{PARTITION_COLUMN, TableDef};
-use crate::upload::upload;
+use crate::upload::{upload, upload_file};
 
 /// A checkpoint of the Delta log is written every so many versions.
 pub const CHECKPOINT_EVERY: u64 = 20;
@@ -281,6 +282,17 @@ impl Table {
         let put = upload(&self.root, &self.object_path(&file.path), bytes).await;
         put.map_err(|e| Error::storage(format!("writing {}/{}", self.def.name, file.path), e))?;
         Ok(file)
+    }
+
+    /// Stores a finished file that lies at `at` in the local file system and is not needed there any more: it is moved
+    /// where the lake is on the same one.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn store_file(&self, file: NewFile, at: PathBuf) -> Result<NewFile, Error> {
+        let place = format!("{}/{}", self.def.name, file.path);
+        let stored = upload_file(&self.root, &place, at).await;
+        stored.map_err(|e| Error::storage(format!("writing {place}"), e)).map(|()| file)
     }
 
     /// Adds files and moves numbers, all or nothing. Without `txns` the files' names tell a retry from a new commit.

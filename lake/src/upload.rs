@@ -1,13 +1,16 @@
-//! Bytes → one object: in one request, or in parts where they are many.
+//! Bytes or a finished file → one object: in one request, or in parts where they are many; a file is moved where it can.
 //! Guarantee: the object is there whole or not at all. On crash: parts of an upload that was not completed stay unseen
 //! until a lifecycle rule of the bucket takes them.
 //! Never: uploads to a local folder in parts.
+
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{MultipartUpload, ObjectStoreExt, Result};
 
+use crate::local_store::{adopt, failed};
 use crate::root::LakeRoot;
 
 /// Bytes in a part; what is not larger goes in one request.
@@ -27,6 +30,18 @@ pub(crate) async fn upload(root: &LakeRoot, path: &Path, bytes: Bytes) -> Result
         tracing::debug!(%path, %error, "parts of an upload were left to the bucket's lifecycle rule");
     }
     sent
+}
+
+/// A file of the local file system, which is not needed there any more, becomes the object at `place` in the lake.
+pub(crate) async fn upload_file(root: &LakeRoot, place: &str, file: PathBuf) -> Result<()> {
+    if let Some(lake) = root.folder() {
+        let (from, to) = (file.clone(), lake.join(place));
+        if tokio::task::spawn_blocking(move || adopt(&from, &to)).await?? {
+            return Ok(());
+        }
+    }
+    let read = move || std::fs::read(&file).map_err(|e| failed(&file, e));
+    upload(root, &root.path(place), tokio::task::spawn_blocking(read).await??.into()).await
 }
 
 async fn send(upload: &mut dyn MultipartUpload, bytes: Bytes) -> Result<()> {

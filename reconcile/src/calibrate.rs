@@ -4,7 +4,7 @@
 //! there. On crash: a repeated attempt of the run sees fewer windows and changes nothing (see [`Calibration::learn`]).
 //! Never: judges a day by bounds it taught itself; uses a float.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use arrow::array::RecordBatch;
 use lake::LakeRoot;
@@ -51,7 +51,7 @@ pub(crate) struct Samples {
 }
 
 impl Samples {
-    /// Adds an hour; one that speed did not show teaches nothing.
+    /// Adds an hour, once; one that speed did not show teaches nothing.
     pub(crate) fn add(
         &mut self,
         hour: Timestamp,
@@ -62,12 +62,16 @@ impl Samples {
         if by != ShownBy::Speed {
             return Ok(());
         }
+        let mut pairs: HashMap<(&CampaignId, Currency), Pair> = HashMap::new();
         for (row, is_shown) in shown.iter().map(|r| (r, true)).chain(exact.iter().map(|r| (r, false))) {
             let RollupKey::AdMinute { campaign_id, currency, .. } = &row.key else { continue };
-            let pair = &mut self.hours.entry((hour, campaign_id.clone(), *currency)).or_default().pair;
+            let pair = pairs.entry((campaign_id, *currency)).or_default();
             let side = if is_shown { &mut pair.shown } else { &mut pair.exact };
             *side = side.merge(&row.counts)?;
         }
+        let sample = |pair| Sample { pair, ..Sample::default() };
+        let of_hour = pairs.into_iter().map(|((id, currency), pair)| ((hour, id.clone(), currency), sample(pair)));
+        self.hours.extend(of_hour);
         Ok(())
     }
 

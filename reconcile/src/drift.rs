@@ -3,13 +3,13 @@
 //! two campaign hours do not cancel each other in a sum.
 //! Never: uses a float; ratios are integers in parts per million.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 use shared::id::CampaignId;
 use shared::money::{Currency, Overflow};
 use shared::rollup::{Counts, RollupKey, RollupRow};
-use shared::sketch::Sketch;
+use shared::sketch::SketchUnion;
 use shared::time::Timestamp;
 
 /// A million.
@@ -60,34 +60,38 @@ pub struct HourDrift {
 /// # Errors
 /// [`Overflow`] when a sum does not fit.
 pub fn measure(hour: Timestamp, shown: &[RollupRow], exact: &[RollupRow]) -> Result<HourDrift, Overflow> {
-    let mut counts: BTreeMap<CellKey, Pair> = BTreeMap::new();
-    let mut sketches: BTreeMap<CellKey, (Sketch, Sketch)> = BTreeMap::new();
+    let mut counts: HashMap<(&CampaignId, Currency), Pair> = HashMap::new();
+    let mut users: HashMap<(&CampaignId, Currency), (SketchUnion, SketchUnion)> = HashMap::new();
     for (row, is_shown) in shown.iter().map(|r| (r, true)).chain(exact.iter().map(|r| (r, false))) {
         match &row.key {
             RollupKey::AdMinute { campaign_id, currency, .. } => {
-                let key = CellKey { hour, campaign_id: campaign_id.clone(), currency: *currency };
-                let pair = counts.entry(key).or_default();
+                let pair = counts.entry((campaign_id, *currency)).or_default();
                 let side = if is_shown { &mut pair.shown } else { &mut pair.exact };
                 *side = side.merge(&row.counts)?;
             }
             RollupKey::CampaignHour { campaign_id, currency, .. } => {
-                let Some(users) = &row.uniques else { continue };
-                let key = CellKey { hour, campaign_id: campaign_id.clone(), currency: *currency };
-                let pair = sketches.entry(key).or_default();
+                let Some(sketch) = &row.uniques else { continue };
+                let pair = users.entry((campaign_id, *currency)).or_default();
                 let side = if is_shown { &mut pair.0 } else { &mut pair.1 };
-                *side = side.merge(users);
+                side.add(sketch);
             }
             RollupKey::CampaignMinute { .. } => {}
         }
     }
+    let cell = |(campaign_id, currency): (&CampaignId, Currency)| {
+        let campaign_id = campaign_id.clone();
+        CellKey { hour, campaign_id, currency }
+    };
+    let mut counts: BTreeMap<CellKey, Pair> = counts.into_iter().map(|(key, pair)| (cell(key), pair)).collect();
     let mut drift = HourDrift::default();
     for (key, pair) in &counts {
         let total = drift.totals.entry(key.currency).or_default();
         total.shown = total.shown.merge(&pair.shown)?;
         total.exact = total.exact.merge(&pair.exact)?;
     }
-    let estimates: BTreeMap<CellKey, (u64, u64)> =
-        sketches.into_iter().map(|(key, (shown, exact))| (key, (shown.estimate(), exact.estimate()))).collect();
+    let estimate =
+        |(key, (shown, exact)): (_, (SketchUnion, SketchUnion))| (cell(key), (shown.estimate(), exact.estimate()));
+    let estimates: BTreeMap<CellKey, (u64, u64)> = users.into_iter().map(estimate).collect();
     for (key, uniques) in &estimates {
         if uniques.0 != uniques.1 {
             counts.entry(key.clone()).or_default();

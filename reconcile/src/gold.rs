@@ -128,7 +128,7 @@ impl Gold {
         file: &OutputFile,
         column: &str,
         hour: Timestamp,
-        decode: fn(&RecordBatch, &str) -> Result<Vec<RollupRow>, Error>,
+        decode: Decode,
         rows: &mut Vec<RollupRow>,
     ) -> Result<(), Error> {
         let (path, builder) = self.builder(table, file).await?;
@@ -136,8 +136,7 @@ impl Gold {
         let mut batches = build(builder.with_row_groups(groups), &path)?;
         while let Some(batch) = batches.next().await {
             let batch = batch.map_err(|e| Error::damaged(path.clone(), e))?;
-            let decoded = decode(&batch, path.as_ref())?;
-            rows.extend(decoded.into_iter().filter(|row| row.key.hour() == hour));
+            decode(&batch, path.as_ref(), hour, rows)?;
         }
         Ok(())
     }
@@ -257,13 +256,16 @@ fn groups_with(metadata: &ParquetMetaData, column: &str, hour: Timestamp) -> Vec
     (0..metadata.num_row_groups()).filter(may_hold).collect()
 }
 
-fn ad_minutes(batch: &RecordBatch, what: &str) -> Result<Vec<RollupRow>, Error> {
+/// Adds the rows of an hour in a batch to others; row groups need not begin or end with the hour.
+type Decode = fn(&RecordBatch, &str, Timestamp, &mut Vec<RollupRow>) -> Result<(), Error>;
+
+fn ad_minutes(batch: &RecordBatch, what: &str, hour: Timestamp, rows: &mut Vec<RollupRow>) -> Result<(), Error> {
     let c = Columns::of(batch, what);
     let (minutes, ads, campaigns) = (c.times("minute")?, c.text("ad_id")?, c.text("campaign_id")?);
     let currencies = c.text("currency")?;
     let counts = counts_of(&c)?;
-    let mut rows = Vec::with_capacity(batch.num_rows());
-    for (i, counts) in counts.into_iter().enumerate() {
+    for (i, counts) in counts.into_iter().enumerate().filter(|(i, _)| Timestamp(minutes.value(*i)).floor(HOUR) == hour)
+    {
         let (ad, campaign, currency) = (ads.value(i), campaigns.value(i), currencies.value(i));
         let key = RollupKey::AdMinute {
             minute: Timestamp(minutes.value(i)),
@@ -273,16 +275,15 @@ fn ad_minutes(batch: &RecordBatch, what: &str) -> Result<Vec<RollupRow>, Error> 
         };
         rows.push(RollupRow { key, counts, uniques: None });
     }
-    Ok(rows)
+    Ok(())
 }
 
-fn campaign_hours(batch: &RecordBatch, what: &str) -> Result<Vec<RollupRow>, Error> {
+fn campaign_hours(batch: &RecordBatch, what: &str, hour: Timestamp, rows: &mut Vec<RollupRow>) -> Result<(), Error> {
     let c = Columns::of(batch, what);
     let (hours, campaigns, countries) = (c.times("hour")?, c.text("campaign_id")?, c.text("country")?);
     let (devices, currencies, sketches) = (c.text("device_type")?, c.text("currency")?, c.binary("users_sketch")?);
     let counts = counts_of(&c)?;
-    let mut rows = Vec::with_capacity(batch.num_rows());
-    for (i, counts) in counts.into_iter().enumerate() {
+    for (i, counts) in counts.into_iter().enumerate().filter(|(i, _)| Timestamp(hours.value(*i)).floor(HOUR) == hour) {
         let (campaign, country) = (campaigns.value(i), countries.value(i));
         let (device, currency) = (devices.value(i), currencies.value(i));
         let key = RollupKey::CampaignHour {
@@ -295,7 +296,7 @@ fn campaign_hours(batch: &RecordBatch, what: &str) -> Result<Vec<RollupRow>, Err
         let uniques = Sketch::from_bytes(sketches.value(i)).map_err(|e| Error::damaged(what, e))?;
         rows.push(RollupRow { key, counts, uniques: Some(uniques) });
     }
-    Ok(rows)
+    Ok(())
 }
 
 /// The four billable columns of a batch.

@@ -13,11 +13,10 @@ use shared::bound::Coverage;
 use shared::id::CampaignId;
 use shared::money::{Currency, Overflow};
 use shared::rollup::RollupRow;
-use shared::serving_store::Correction;
 use shared::time::{Day, Timestamp};
 
 use crate::causes::{Candidates, Explanation, ShownBy, explain};
-use crate::compare::diff;
+use crate::compare::differing;
 use crate::drift::{Cell, CellKey, Distances, HourDrift, Pair, measure};
 use crate::error::Error;
 use crate::settings::Settings;
@@ -158,8 +157,7 @@ impl Measured {
         shown: &[RollupRow],
         exact: &[RollupRow],
     ) -> Result<Self, Overflow> {
-        let Correction { set, remove } = diff(shown, exact).correction;
-        let rows_differing = u64::try_from(set.len() + remove.len()).unwrap_or(u64::MAX);
+        let rows_differing = u64::try_from(differing(shown, exact).count()).unwrap_or(u64::MAX);
         Ok(Self { hour, shown_by, drift: measure(hour, shown, exact)?, rows_differing })
     }
 }

@@ -9,6 +9,31 @@ const LG_K: u8 = 12;
 /// One standard error of the estimate, relative (1.04 / √2¹²), in parts per million.
 pub const STANDARD_ERROR_PPM: u64 = 16_250;
 
+/// The union of many sketches while it is made: adding one costs what that one holds, where [`Sketch::merge`] copies
+/// both.
+#[derive(Debug, Clone)]
+pub struct SketchUnion(HllUnion);
+
+impl Default for SketchUnion {
+    #[allow(clippy::expect_used)] // as for [`Sketch::new`]
+    fn default() -> Self {
+        Self(HllUnion::new(LG_K).expect("12 register bits are allowed"))
+    }
+}
+
+impl SketchUnion {
+    /// Adds a sketch's users.
+    pub fn add(&mut self, sketch: &Sketch) {
+        self.0.update(&sketch.0);
+    }
+
+    /// About how many users.
+    #[must_use]
+    pub fn estimate(&self) -> u64 {
+        Sketch(self.0.to_sketch(HllType::Hll8)).estimate()
+    }
+}
+
 /// The bytes are not a sketch.
 #[derive(Debug, thiserror::Error)]
 #[error("not a sketch: {0}")]
@@ -45,12 +70,11 @@ impl Sketch {
 
     /// The union of both.
     #[must_use]
-    #[allow(clippy::expect_used)]
     pub fn merge(&self, other: &Self) -> Self {
-        let mut union = HllUnion::new(LG_K).expect("12 register bits are allowed");
-        union.update(&self.0);
-        union.update(&other.0);
-        Self(union.to_sketch(HllType::Hll8))
+        let mut union = SketchUnion::default();
+        union.add(self);
+        union.add(other);
+        Self(union.0.to_sketch(HllType::Hll8))
     }
 
     /// About how many users.
@@ -125,6 +149,22 @@ mod tests {
             let before = bytes(&users);
             users.reverse();
             prop_assert_eq!(bytes(&users), before);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_union_of_many_is_what_merging_them_one_by_one_gives(
+            parts in prop::collection::vec(prop::collection::vec(0..900_u64, 0..300), 0..6),
+        ) {
+            let (mut merged, mut union) = (Sketch::new(), SketchUnion::default());
+            for users in &parts {
+                let mut sketch = Sketch::new();
+                users.iter().for_each(|u| sketch.add(Sketch::hash(&u.to_string())));
+                merged = merged.merge(&sketch);
+                union.add(&sketch);
+            }
+            prop_assert_eq!(union.estimate(), merged.estimate());
         }
     }
 

@@ -1,5 +1,7 @@
 //! The laws of comparing.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 use shared::event::{Country, DeviceType};
 use shared::id::{AdId, CampaignId};

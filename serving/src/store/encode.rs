@@ -152,22 +152,26 @@ pub(super) fn minute(row: &Row<'_>, column: usize) -> Result<Timestamp, Failure>
 
 /// The statements of one grain.
 pub(super) struct Statements {
+    pub(super) shows: &'static str,
     pub(super) upsert: &'static str,
     pub(super) read: &'static str,
     pub(super) delete: &'static str,
 }
 
 const AD_MINUTE: Statements = Statements {
+    shows: "SELECT EXISTS (SELECT 1 FROM ad_minute WHERE hour = ?1)",
     upsert: include_str!("../../../sql/serving/10_upsert_ad_minute.sql"),
     read: include_str!("../../../sql/serving/20_read_ad_minute_key.sql"),
     delete: include_str!("../../../sql/serving/30_delete_ad_minute_key.sql"),
 };
 const CAMPAIGN_MINUTE: Statements = Statements {
+    shows: "SELECT EXISTS (SELECT 1 FROM campaign_minute WHERE hour = ?1)",
     upsert: include_str!("../../../sql/serving/11_upsert_campaign_minute.sql"),
     read: include_str!("../../../sql/serving/21_read_campaign_minute_key.sql"),
     delete: include_str!("../../../sql/serving/31_delete_campaign_minute_key.sql"),
 };
 const CAMPAIGN_HOUR: Statements = Statements {
+    shows: "SELECT EXISTS (SELECT 1 FROM campaign_hour WHERE hour = ?1)",
     upsert: include_str!("../../../sql/serving/12_upsert_campaign_hour.sql"),
     read: include_str!("../../../sql/serving/22_read_campaign_hour_key.sql"),
     delete: include_str!("../../../sql/serving/32_delete_campaign_hour_key.sql"),

@@ -2,9 +2,10 @@
 //! Guarantee: exact beats approximate for ever, an older version never replaces a newer one, repeating changes nothing.
 
 use std::collections::BTreeMap;
+use std::mem::discriminant;
 
 use rusqlite::types::ToSqlOutput;
-use rusqlite::{OptionalExtension, Transaction, params_from_iter};
+use rusqlite::{OptionalExtension, Statement, Transaction, params_from_iter};
 use shared::rollup::{Counts, RollupKey, RollupRow, RowVersion};
 use shared::serving_store::{Correction, Flush, Upserted};
 use shared::sketch::Sketch;
@@ -57,6 +58,11 @@ fn is_zombie(tx: &Transaction<'_>, flush: &Flush) -> Result<bool, Failure> {
 }
 
 fn write_row(tx: &Transaction<'_>, row: &RollupRow, writer: i64, version: RowVersion) -> Result<u64, Failure> {
+    put_row(&mut *tx.prepare_cached(encode::statements(&row.key).upsert)?, row, writer, version)
+}
+
+/// Executes the upsert of the row's grain.
+fn put_row(upsert: &mut Statement<'_>, row: &RollupRow, writer: i64, version: RowVersion) -> Result<u64, Failure> {
     let mut values = encode::key_values(&row.key);
     values.push(ToSqlOutput::from(writer));
     values.push(ToSqlOutput::from(encode::version(version)));
@@ -65,7 +71,6 @@ fn write_row(tx: &Transaction<'_>, row: &RollupRow, writer: i64, version: RowVer
         let uniques = row.uniques.as_ref().map(Sketch::to_bytes);
         values.push(uniques.map_or(ToSqlOutput::from(rusqlite::types::Null), ToSqlOutput::from));
     }
-    let mut upsert = tx.prepare_cached(encode::statements(&row.key).upsert)?;
     let changed = upsert.execute(params_from_iter(values))?;
     u64::try_from(changed).map_err(|_| Failure::Corrupt(format!("{changed} rows")))
 }
@@ -91,15 +96,10 @@ pub(super) fn overwrite(
         return Ok(0);
     }
     let mut changed = 0;
-    for row in &correction.set {
-        let shown = read_key(tx, &row.key)?;
-        let same = shown.is_some_and(|(counts, uniques)| {
-            counts == row.counts && bytes(uniques.as_ref()) == bytes(row.uniques.as_ref())
-        });
-        if !same {
-            delete_key(tx, &row.key)?;
-            changed += write_row(tx, row, EXACT, version)?;
-        }
+    let mut set: Vec<&RollupRow> = correction.set.iter().collect();
+    set.sort_unstable_by(|a, b| encode::storage_order(&a.key, &b.key));
+    for grain in set.chunk_by(|a, b| discriminant(&a.key) == discriminant(&b.key)) {
+        changed += overwrite_grain(tx, hour, grain, version)?;
     }
     for key in &correction.remove {
         changed += u64::from(delete_key(tx, key)?);
@@ -107,6 +107,35 @@ pub(super) fn overwrite(
     tx.execute(OWN_HOUR, (encode::hour_number(hour), encode::version(version)))?;
     if changed > 0 {
         tx.execute("DELETE FROM settled_day WHERE day = ?1", [hour.day().0])?;
+    }
+    Ok(changed)
+}
+
+/// Makes rows of one table exact. Where the hour shows nothing in it there is nothing to compare with and to take away.
+fn overwrite_grain(
+    tx: &Transaction<'_>,
+    hour: Timestamp,
+    rows: &[&RollupRow],
+    version: RowVersion,
+) -> Result<u64, Failure> {
+    let Some(first) = rows.first() else { return Ok(0) };
+    let statements = encode::statements(&first.key);
+    let is_shown: bool = tx.prepare_cached(statements.shows)?.query_row([encode::hour_number(hour)], |r| r.get(0))?;
+    let mut upsert = tx.prepare_cached(statements.upsert)?;
+    let mut changed = 0;
+    for row in rows {
+        if !is_shown {
+            changed += put_row(&mut upsert, row, EXACT, version)?;
+            continue;
+        }
+        let shown = read_key(tx, &row.key)?;
+        let same = shown.is_some_and(|(counts, uniques)| {
+            counts == row.counts && bytes(uniques.as_ref()) == bytes(row.uniques.as_ref())
+        });
+        if !same {
+            delete_key(tx, &row.key)?;
+            changed += put_row(&mut upsert, row, EXACT, version)?;
+        }
     }
     Ok(changed)
 }
