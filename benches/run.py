@@ -11,10 +11,12 @@ import sys
 import tempfile
 
 import batch
+import clickhouse
 import cluster
 import flame
 import gateway
 import instructions
+import lake
 import measure
 import peers
 import programs
@@ -24,13 +26,15 @@ ROOT = HERE.parent
 REPORT = ROOT / "docs/benchmarks.md"
 # What stands before this line in the report is written by people and kept.
 MARK = "<!-- measured: written by benches/run, do not edit below -->"
-PROGRAMS = ("speed", "query", "proof", "hot")
+PROGRAMS = ("speed", "query", "proof", "hot", "lake", "clickhouse")
 STAGES = {
     "gateway": ("Gateway against nginx", gateway.run),
     "speed": ("Speed layer", programs.speed),
+    "lake": ("Lake writer", lake.run),
     "batch": ("Batch against other engines", batch.run),
     "cluster": ("Batch on a cluster", cluster.run),
     "query": ("Serving store", programs.query),
+    "clickhouse": ("Serving store on ClickHouse", clickhouse.run),
     "instructions": ("Instructions of the hot parts", instructions.run),
     "flame": ("Flame graphs", flame.run),
 }
@@ -131,6 +135,9 @@ def arguments():
     parser.add_argument("--earlier-days", type=int, default=30, help="before the batch day, each of a tenth of its events")
     parser.add_argument("--large-events", type=int, default=20_000_000, help="of a larger batch day; 0: none")
     parser.add_argument("--query-ads", type=int, default=1_000_000, help="in the serving store")
+    parser.add_argument("--clickhouse-rows", type=float, default=12, help="rows of an ad in a day, on average")
+    parser.add_argument("--clickhouse-ads", type=int, default=10_000_000, help="of the week in ClickHouse")
+    parser.add_argument("--clickhouse-week-rows", type=float, default=1, help="rows of an ad in a day of it, on average")
     parser.add_argument("--hot-events", type=int, default=20_000, help="counted under callgrind")
     parser.add_argument("--date", help="when this is measured, for the report")
     parser.add_argument("--work", type=pathlib.Path, help="where data is put (default: the build folder)")

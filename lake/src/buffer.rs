@@ -4,16 +4,17 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::RecordBatch;
 use shared::event::{RejectReason, Rejection};
 use shared::event_log::Record;
+use shared::event_view::EventView;
 use shared::id::RefId;
 use shared::progress::Positions;
 use shared::time::{Day, Timestamp};
 use shared::verdict::Counting;
-use shared::wire::{BadRecord, MAX_BAD_BYTES, decode_event};
+use shared::wire::{BadRecord, MAX_BAD_BYTES};
 
-use crate::convert::{Archived, BadRow, events_to_batch};
+use crate::columns::Waiting;
+use crate::convert::BadRow;
 use crate::error::Error;
 use crate::positions::{DEAD_LETTERS, EVENTS, Progress};
 
@@ -31,8 +32,8 @@ pub(crate) struct Rules {
 /// Rows between two commits.
 #[derive(Debug)]
 pub(crate) struct Buffer {
-    /// Rows of `bronze/events` by day.
-    pub(crate) days: BTreeMap<Day, Vec<RecordBatch>>,
+    /// Records that become rows of `bronze/events`, by day.
+    pub(crate) days: BTreeMap<Day, Vec<Waiting>>,
     /// Rows of `bronze/bad`.
     pub(crate) bad: Vec<BadRow>,
     /// The next positions to read once these rows are committed.
@@ -64,22 +65,16 @@ impl Buffer {
     /// # Errors
     /// `Corrupt` when a record comes before its position.
     pub(crate) fn take_events(&mut self, records: Vec<Record>, rules: &Rules, now: Timestamp) -> Result<(), Error> {
-        let mut days: BTreeMap<Day, Vec<Archived>> = BTreeMap::new();
         for record in records {
             self.count(EVENTS, &record, now)?;
-            match decode_event(&record.payload) {
-                Ok(event) => {
-                    let billing_time = rules.counting.billing_time(event.event_time, event.ingest_time).at;
-                    let (partition, position) = (record.partition, record.position);
-                    let row = Archived { event, partition, position, billing_time };
-                    days.entry(billing_time.day()).or_default().push(row);
+            let billing_time = |e: &EventView<'_>| rules.counting.billing_time(e.event_time, e.ingest_time).at;
+            match Waiting::new(record.payload.clone(), record.partition, record.position, billing_time) {
+                Ok(waiting) => {
+                    self.days.entry(waiting.place.billing_time.day()).or_default().push(waiting);
                     self.rows += 1;
                 }
                 Err(rejection) => self.take_undecodable(&record, &rejection, rules)?,
             }
-        }
-        for (day, rows) in days {
-            self.days.entry(day).or_default().push(events_to_batch(&rows)?);
         }
         Ok(())
     }

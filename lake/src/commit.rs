@@ -9,6 +9,7 @@ use shared::telemetry::metric_names::{LAKE_COMMITS, LAKE_EVENTS};
 use shared::time::Day;
 
 use crate::buffer::Buffer;
+use crate::columns::events_file;
 use crate::convert::bad_to_batch;
 use crate::error::Error;
 use crate::file::{EncodedFile, NewFile};
@@ -16,8 +17,7 @@ use crate::positions::{DEAD_LETTERS, EVENTS, Progress, bad_app_id, events_app_id
 use crate::root::LakeRoot;
 use crate::sort::sorted_file;
 use crate::table::{Committed, Table, Txn};
-use crate::tables::{BRONZE_BAD, BRONZE_EVENTS, TableDef};
-use arrow::array::RecordBatch;
+use crate::tables::{BRONZE_BAD, BRONZE_EVENTS};
 use shared::progress::Positions;
 
 /// The two bronze tables and where they stand.
@@ -61,9 +61,8 @@ impl Bronze {
         if txns.is_empty() {
             return Ok(());
         }
-        let rows = buffer.bad_days().into_iter().map(|(day, rows)| Ok((day, vec![bad_to_batch(&rows)?])));
-        let rows = rows.collect::<Result<BTreeMap<_, _>, Error>>()?;
-        let files = write(&self.bad, rows, stem).await?;
+        let encode = |day, stem: &str, rows: Vec<_>| sorted_file(&BRONZE_BAD, day, stem, &[bad_to_batch(&rows)?]);
+        let files = write(&self.bad, buffer.bad_days(), stem, encode).await?;
         report("bad", &files, append(&mut self.bad, &files, &txns).await?);
         self.undecodable = buffer.undecodable.clone();
         self.at.dead_letters = buffer.next.dead_letters.clone();
@@ -75,7 +74,8 @@ impl Bronze {
         if txns.is_empty() {
             return Ok(());
         }
-        let files = write(&self.events, buffer.days, stem).await?;
+        let encode = |day, stem: &str, records: Vec<_>| events_file(day, stem, &records);
+        let files = write(&self.events, buffer.days, stem, encode).await?;
         report("events", &files, append(&mut self.events, &files, &txns).await?);
         self.at.events = buffer.next.events;
         Ok(())
@@ -83,12 +83,14 @@ impl Bronze {
 }
 
 /// Sorts, encodes and stores one file a day.
-async fn write(table: &Table, days: BTreeMap<Day, Vec<RecordBatch>>, stem: &str) -> Result<Vec<NewFile>, Error> {
-    let (def, stem): (&'static TableDef, _) = (table.def(), stem.to_owned());
-    let encode = move || {
-        let files = days.into_iter().map(|(day, batches)| sorted_file(def, day, &stem, &batches));
-        files.collect::<Result<Vec<EncodedFile>, Error>>()
-    };
+async fn write<R: Send + 'static>(
+    table: &Table,
+    days: BTreeMap<Day, Vec<R>>,
+    stem: &str,
+    encode: impl Fn(Day, &str, Vec<R>) -> Result<EncodedFile, Error> + Send + 'static,
+) -> Result<Vec<NewFile>, Error> {
+    let stem = stem.to_owned();
+    let encode = move || days.into_iter().map(|(day, rows)| encode(day, &stem, rows)).collect::<Result<Vec<_>, _>>();
     let mut files = Vec::new();
     for encoded in tokio::task::spawn_blocking(encode).await?? {
         files.push(table.store(encoded).await?);

@@ -7,13 +7,14 @@ use arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
 use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
-use shared::event::{Country, Details, DeviceType, Event, EventKind, Fingerprint, SCHEMA_VERSION};
+use shared::event::{Country, Details, DeviceType, Event, EventKind, Fingerprint};
 use shared::id::BadId;
 use shared::money::Currency;
 use shared::time::Timestamp;
 use shared::verdict::InvalidCode;
 use shared::wire::BadRecord;
 
+use crate::columns::{Columns, Place};
 use crate::error::Error;
 use crate::tables::{BRONZE_BAD, BRONZE_EVENTS, TableDef};
 
@@ -55,39 +56,12 @@ pub fn id_hash(event_id: &str) -> i64 {
 /// # Errors
 /// `Invalid` when a partition or position does not fit its column.
 pub fn events_to_batch(rows: &[Archived]) -> Result<RecordBatch, Error> {
-    let columns: Vec<ArrayRef> = vec![
-        longs(rows.iter().map(|r| Some(id_hash(r.event.event_id.as_str())))),
-        texts(rows, |r| Some(r.event.event_id.as_str())),
-        texts(rows, |r| Some(r.event.kind.as_str())),
-        times(rows.iter().map(|r| r.event.event_time)),
-        times(rows.iter().map(|r| r.event.ingest_time)),
-        times(rows.iter().map(|r| r.billing_time)),
-        texts(rows, |r| Some(r.event.ad_id.as_str())),
-        texts(rows, |r| Some(r.event.campaign_id.as_str())),
-        texts(rows, |r| r.event.advertiser_id.as_ref().map(AsRef::as_ref)),
-        texts(rows, |r| r.event.details.creative_id.as_ref().map(AsRef::as_ref)),
-        texts(rows, |r| r.event.details.publisher_id.as_ref().map(AsRef::as_ref)),
-        texts(rows, |r| r.event.details.impression_id.as_ref().map(AsRef::as_ref)),
-        texts(rows, |r| r.event.details.user_pseudo_id.as_ref().map(AsRef::as_ref)),
-        texts(rows, |r| r.event.details.session_id.as_ref().map(AsRef::as_ref)),
-        texts(rows, |r| r.event.details.bid_request_id.as_ref().map(AsRef::as_ref)),
-        texts(rows, |r| Some(r.event.details.country.as_str())),
-        texts(rows, |r| Some(r.event.details.device_type.as_str())),
-        texts(rows, |r| r.event.details.ip_hash.as_deref()),
-        texts(rows, |r| r.event.details.user_agent.as_deref()),
-        texts(rows, |r| r.event.details.url.as_deref()),
-        longs(rows.iter().map(|r| r.event.details.cost_micros)),
-        texts(rows, |r| r.event.details.currency.as_ref().map(Currency::as_str)),
-        Arc::new(Int32Array::from_value(i32::try_from(SCHEMA_VERSION).unwrap_or(i32::MAX), rows.len())),
-        extras(rows)?,
-        texts(rows, |r| r.event.invalid.map(InvalidCode::as_str)),
-        Arc::new(BinaryArray::from_iter_values(rows.iter().map(|r| r.event.fingerprint.0))),
-        texts(rows, |r| Some(r.event.region.as_str())),
-        partitions(rows.iter().map(|r| r.partition))?,
-        positions(rows.iter().map(|r| r.position))?,
-        texts(rows, |r| r.event.traceparent.as_deref()),
-    ];
-    batch(&BRONZE_EVENTS, columns)
+    let mut columns = Columns::new(rows.len());
+    for Archived { event, partition, position, billing_time } in rows {
+        let (id_hash, partition, position) = (id_hash(event.event_id.as_str()), *partition, *position);
+        columns.push(&event.into(), &Place { id_hash, partition, position, billing_time: *billing_time })?;
+    }
+    columns.finish()
 }
 
 /// Rows of `bronze/bad`, without the partition column.
@@ -199,15 +173,6 @@ fn longs(values: impl Iterator<Item = Option<i64>>) -> ArrayRef {
 
 fn times(values: impl Iterator<Item = Timestamp>) -> ArrayRef {
     Arc::new(TimestampMicrosecondArray::from_iter_values(values.map(|t| t.0)).with_timezone("UTC"))
-}
-
-fn extras(rows: &[Archived]) -> Result<ArrayRef, Error> {
-    let json = |r: &Archived| match &r.event.details.extra {
-        extra if extra.is_empty() => Ok(None),
-        extra => serde_json::to_string(extra).map(Some),
-    };
-    let extras = rows.iter().map(json).collect::<Result<Vec<_>, _>>();
-    Ok(Arc::new(StringArray::from(extras.map_err(|e| Error::Invalid(format!("extra fields: {e}")))?)))
 }
 
 fn partitions(values: impl Iterator<Item = u32>) -> Result<ArrayRef, Error> {

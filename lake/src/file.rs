@@ -13,7 +13,7 @@ use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -86,7 +86,7 @@ impl ParquetFile {
         if stem.is_empty() || !clean {
             return Err(Error::Invalid(format!("{stem:?} is not a file name")));
         }
-        let options = ArrowWriterOptions::new().with_properties(properties(def)?).with_skip_arrow_metadata(true);
+        let options = ArrowWriterOptions::new().with_properties(layout(def)?.build()).with_skip_arrow_metadata(true);
         let writer = ArrowWriter::try_new_with_options(Vec::new(), def.file_schema(), options)
             .map_err(|e| Error::arrow("starting a Parquet file", e))?;
         Ok(Self { def, day, stem: stem.to_owned(), writer, rows: 0, ranges: BTreeMap::new() })
@@ -179,7 +179,11 @@ fn is_of(batch: &RecordBatch, def: &TableDef) -> bool {
     given.fields().len() == wanted.fields().len() && given.fields().iter().zip(wanted.fields()).all(is_same)
 }
 
-fn properties(def: &TableDef) -> Result<WriterProperties, Error> {
+/// How a table's columns are packed.
+///
+/// # Errors
+/// None that can happen: the levels are there.
+pub fn layout(def: &TableDef) -> Result<WriterPropertiesBuilder, Error> {
     let level = if def.append_only { ZSTD_LEVEL } else { DERIVED_ZSTD_LEVEL };
     let level = ZstdLevel::try_new(level).map_err(|e| Error::arrow("choosing a compression", e))?;
     let by_hash = [BRONZE_EVENTS.name, SILVER_EVENTS.name].contains(&def.name);
@@ -215,7 +219,7 @@ fn properties(def: &TableDef) -> Result<WriterProperties, Error> {
             builder = builder.set_column_compression(path(), Compression::UNCOMPRESSED);
         }
     }
-    Ok(builder.build())
+    Ok(builder)
 }
 
 fn range(kind: ColumnType, values: &ArrayRef) -> Option<(i64, i64)> {

@@ -12,6 +12,7 @@ pub mod archiver;
 pub mod billed_sums;
 mod buffer;
 mod change;
+pub mod columns;
 mod commit;
 pub mod convert;
 pub mod create_once;

@@ -10,7 +10,7 @@ use crate::file::{EncodedFile, ParquetFile};
 use crate::tables::TableDef;
 
 /// Rows copied into order at a time.
-const SLICE_ROWS: usize = 16 * 1024;
+pub(crate) const SLICE_ROWS: usize = 16 * 1024;
 
 /// One Parquet file of `day` with the rows of all batches, in the table's order. The bytes depend only on the rows,
 /// not on how they were divided into batches.

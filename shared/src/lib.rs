@@ -12,6 +12,7 @@ pub mod directory;
 pub mod error;
 pub mod event;
 pub mod event_log;
+pub mod event_view;
 pub mod explain;
 mod fields;
 #[cfg(feature = "http")]

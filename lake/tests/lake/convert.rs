@@ -1,15 +1,17 @@
 //! Rows: both ways without loss, and the same bytes for the same rows.
 
+use lake::columns::{Waiting, events_file};
 use lake::convert::{Archived, bad_from_batch, bad_to_batch, events_from_batch, events_to_batch};
 use lake::sort::sorted_file;
 use lake::tables::{BRONZE_BAD, BRONZE_EVENTS};
 use proptest::prelude::*;
 use shared::event::{Country, Details, DeviceType, Event, EventKind, Fingerprint};
-use shared::id::{AdId, CampaignId, EventId, RefId};
+use shared::event_view::EventView;
+use shared::id::{AdId, AdvertiserId, CampaignId, EventId, RefId};
 use shared::money::{Currency, MAX_MICROS};
 use shared::time::{Day, Timestamp};
 use shared::verdict::InvalidCode;
-use shared::wire::BadRecord;
+use shared::wire::{BadRecord, decode_event, encode_event};
 
 use crate::help::event;
 
@@ -68,7 +70,7 @@ fn archived() -> impl Strategy<Value = Archived> {
                     ingest_time: Timestamp(ingest_time),
                     ad_id: AdId::new(&text).unwrap(),
                     campaign_id: CampaignId::new(&text).unwrap(),
-                    advertiser_id: None,
+                    advertiser_id: Some(AdvertiserId::new(&text).unwrap()),
                     details,
                     region: RefId::new(&text).unwrap(),
                     invalid,
@@ -83,12 +85,44 @@ fn archived() -> impl Strategy<Value = Archived> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn every_event_reads_back_as_it_was_written(rows in prop::collection::vec(archived(), 0..20)) {
         let batch = events_to_batch(&rows).unwrap();
         prop_assert_eq!(events_from_batch(&batch).unwrap(), rows);
+    }
+
+    #[test]
+    fn a_record_is_read_in_place_as_the_full_decoder_reads_it(row in archived()) {
+        let bytes = encode_event(&row.event);
+        prop_assert_eq!(decode_event(&bytes).unwrap(), row.event.clone());
+        let seen = EventView::in_place(&bytes);
+        prop_assert_eq!(seen.is_some(), row.event.details.extra.is_empty());
+        prop_assert!(seen.is_none_or(|seen| seen == EventView::from(&row.event)));
+    }
+
+    #[test]
+    fn damaged_bytes_are_never_read_in_place_otherwise_than_in_full(
+        row in archived(),
+        more in prop::option::of(archived()),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        cut in any::<Option<prop::sample::Index>>(),
+    ) {
+        let mut bytes = encode_event(&row.event);
+        // Two encodings joined are one message in which later fields win.
+        bytes.extend(more.iter().flat_map(|more| encode_event(&more.event).into_iter().skip(1)));
+        for (at, byte) in damage {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        if let Some(seen) = EventView::in_place(&bytes) {
+            let full = decode_event(&bytes);
+            prop_assert_eq!(Some(seen), full.as_ref().ok().map(EventView::from));
+        }
     }
 
     #[test]
@@ -123,6 +157,27 @@ proptest! {
         prop_assert_eq!(whole.file, divided.file);
         prop_assert_eq!(whole.bytes, divided.bytes);
     }
+}
+
+#[test]
+fn a_file_of_records_is_the_file_of_their_rows() {
+    // Ids come again and again, so that the place in the log decides too; every third has a field nobody expects.
+    let rows: Vec<_> = (0..300)
+        .map(|n| {
+            let mut row = Archived { position: 900 - n as u64, ..row(n) };
+            row.event.event_id = EventId::new(format!("e{}", n % 70)).unwrap();
+            row.event.details.extra.extend((n % 3 == 0).then(|| ("more".to_owned(), n.to_string())));
+            row
+        })
+        .collect();
+    let record = |r: &Archived| {
+        let payload = encode_event(&r.event).into();
+        Waiting::new(payload, r.partition, r.position, |e| e.ingest_time).unwrap()
+    };
+    let of_records = events_file(Day(0), "x", &rows.iter().map(record).collect::<Vec<_>>()).unwrap();
+    let of_rows = sorted_file(&BRONZE_EVENTS, Day(0), "x", &[events_to_batch(&rows).unwrap()]).unwrap();
+    assert_eq!(of_records.file, of_rows.file);
+    assert_eq!(of_records.bytes, of_rows.bytes);
 }
 
 fn row(n: i64) -> Archived {

@@ -38,7 +38,10 @@ const WRITER_CACHE_KIB: i64 = 32 * 1024;
 const STATEMENTS: usize = 64;
 
 /// Every migration in order; the database's `user_version` says how many were applied.
-pub(super) const MIGRATIONS: &[&str] = &[include_str!("../../../sql/serving/001_create_tables.sql")];
+pub(super) const MIGRATIONS: &[&str] = &[
+    include_str!("../../../sql/serving/001_create_tables.sql"),
+    include_str!("../../../sql/serving/002_create_campaign_sum.sql"),
+];
 
 /// A serving store in one SQLite file. Clones share the connections.
 #[derive(Clone)]

@@ -24,6 +24,8 @@ const CAMPAIGN_HOURS: &str = include_str!("../../../sql/serving/52_read_campaign
 const MINUTE_HOURS: &str = include_str!("../../../sql/serving/53_list_campaign_minute_hours.sql");
 const SUM_ALL: &str = include_str!("../../../sql/serving/54_sum_campaigns_of_hour.sql");
 const SUM_ONE: &str = include_str!("../../../sql/serving/55_sum_campaign_of_hour.sql");
+const WHOLE_ALL: &str = include_str!("../../../sql/serving/56_read_campaigns_of_hour.sql");
+const WHOLE_ONE: &str = include_str!("../../../sql/serving/57_read_campaign_of_hour.sql");
 const OWNED_HOURS: &str = "SELECT hour, version FROM owned_hour WHERE hour >= ?1 AND hour < ?2";
 const SETTLED_DAYS: &str = "SELECT day FROM settled_day WHERE day >= ?1 AND day <= ?2";
 
@@ -195,13 +197,17 @@ pub(super) fn top(
     for hour in hours {
         let hour = hour?;
         let (from, to) = ((first_minute - hour * 60).max(0), (end_minute - hour * 60).min(60));
+        let is_whole = (from, to) == (0, 60);
         match among {
             Some(ids) if ids.len() <= MAX_SEEKS => {
-                let mut one = tx.prepare_cached(SUM_ONE)?;
+                let mut one = tx.prepare_cached(if is_whole { WHOLE_ONE } else { SUM_ONE })?;
                 for id in ids {
-                    add_up(&mut sums, one.query((hour, from, to, id.as_str()))?, None)?;
+                    let id = id.as_str();
+                    let rows = if is_whole { one.query((hour, id)) } else { one.query((hour, from, to, id)) };
+                    add_up(&mut sums, rows?, None)?;
                 }
             }
+            _ if is_whole => add_up(&mut sums, tx.prepare_cached(WHOLE_ALL)?.query([hour])?, among)?,
             _ => add_up(&mut sums, tx.prepare_cached(SUM_ALL)?.query((hour, from, to))?, among)?,
         }
     }
@@ -264,6 +270,8 @@ mod tests {
             MINUTE_HOURS,
             SUM_ALL,
             SUM_ONE,
+            WHOLE_ALL,
+            WHOLE_ONE,
             OWNED_HOURS,
             SETTLED_DAYS,
         ];

@@ -1,0 +1,4 @@
+-- One campaign's sum over one whole hour, by currency.
+SELECT campaign_id, currency, impressions, clicks, conversions, cost_hi, cost_lo
+FROM campaign_sum
+WHERE hour = ?1 AND campaign_id = ?2
