@@ -30,17 +30,10 @@ pub(crate) const CLICK: &str = "/click";
 /// The path of an impression.
 pub(crate) const PIXEL: &str = "/impression.gif";
 
-/// The answer to the request of a link.
-pub(crate) async fn answer_link(state: &State, asked: &Asked<'_>) -> Response {
-    match asked.kind {
-        EventKind::Click => click(state, asked).await,
-        EventKind::Impression => pixel(state, asked).await,
-    }
-}
-
-async fn click(state: &State, asked: &Asked<'_>) -> Response {
+/// `GET /click`.
+pub(crate) async fn click(state: &State, asked: &Asked<'_>) -> Response {
     let directory = state.directory.current();
-    let (outcome, target) = capture(state, asked, &directory).await;
+    let (outcome, target) = capture(state, EventKind::Click, asked, &directory).await;
     match (outcome, target) {
         (Err(unavailable), Some(target)) => lead_on(&unavailable, &target),
         (Err(unavailable), None) => answer::unavailable(&unavailable).into_response(),
@@ -52,9 +45,10 @@ async fn click(state: &State, asked: &Asked<'_>) -> Response {
     }
 }
 
-async fn pixel(state: &State, asked: &Asked<'_>) -> Response {
+/// `GET /impression.gif`.
+pub(crate) async fn pixel(state: &State, asked: &Asked<'_>) -> Response {
     let directory = state.directory.current();
-    match capture(state, asked, &directory).await.0 {
+    match capture(state, EventKind::Impression, asked, &directory).await.0 {
         Err(unavailable) => answer::unavailable(&unavailable).into_response(),
         Ok(Outcome::Refused(rejection)) if rejection.reason == RejectReason::UnknownAd => {
             answer::unknown_ad().into_response()
@@ -72,7 +66,6 @@ async fn pixel(state: &State, asked: &Asked<'_>) -> Response {
 
 /// One request for a link.
 pub(crate) struct Asked<'a> {
-    pub(crate) kind: EventKind,
     pub(crate) peer: Option<Peer>,
     pub(crate) uri: &'a Uri,
     pub(crate) headers: &'a HeaderMap,
@@ -81,6 +74,7 @@ pub(crate) struct Asked<'a> {
 /// Captures what the link stands for; also where it leads.
 async fn capture(
     state: &State,
+    kind: EventKind,
     asked: &Asked<'_>,
     directory: &Directory,
 ) -> (Result<Outcome, Unavailable>, Option<String>) {
@@ -89,7 +83,7 @@ async fn capture(
     let item = if opted_out(asked.headers) || link.as_ref().is_ok_and(|link| link.opted_out) {
         Item::OptedOut
     } else {
-        judge(state, asked, link, directory).unwrap_or_else(|rejection| {
+        judge(state, kind, asked, link, directory).unwrap_or_else(|rejection| {
             let raw = Bytes::from(asked.uri.path_and_query().map_or("", |p| p.as_str()).to_owned());
             Item::Refused(Refusal { rejection, raw })
         })
@@ -102,13 +96,14 @@ async fn capture(
 
 fn judge(
     state: &State,
+    kind: EventKind,
     asked: &Asked<'_>,
     link: Result<LinkQuery, Rejection>,
     directory: &Directory,
 ) -> Result<Item, Rejection> {
     let (now, headers) = (state.clock.now(), asked.headers);
     let user_agent = headers.get(USER_AGENT).map(|v| String::from_utf8_lossy(v.as_bytes()));
-    let mut submission = link?.submission(asked.kind, now, user_agent.as_deref())?;
+    let mut submission = link?.submission(kind, now, user_agent.as_deref())?;
     // The person's own browser asks for a link, so the address is theirs; a POST may come from any server.
     submission.details.ip_hash = state.salts.hash(state.client(asked.peer, headers), now);
     let source = match state.settings.bad_signature {

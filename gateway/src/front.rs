@@ -11,11 +11,10 @@ use std::task::{Context, Poll};
 use axum::Router;
 use axum::http::{Method, Request};
 use axum::response::Response;
-use shared::event::EventKind;
 use shared::http::{Peer, Route};
 use tower::Service;
 
-use crate::click::{self, CLICK, PIXEL};
+use crate::click::{Asked, CLICK, PIXEL, click, pixel};
 use crate::routes::limited;
 use crate::state::State;
 
@@ -47,9 +46,9 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let (kind, path) = match (request.method(), request.uri().path()) {
-            (&Method::GET, CLICK) => (EventKind::Click, CLICK),
-            (&Method::GET, PIXEL) => (EventKind::Impression, PIXEL),
+        let path = match (request.method(), request.uri().path()) {
+            (&Method::GET, CLICK) => CLICK,
+            (&Method::GET, PIXEL) => PIXEL,
             _ => return Box::pin(self.router.call(request)),
         };
         let state = Arc::clone(&self.state);
@@ -57,12 +56,11 @@ where
             // Whatever body there is stays unread.
             let (head, _) = request.into_parts();
             let peer = head.extensions.get::<Peer>().copied();
+            let asked = Asked { peer, uri: &head.uri, headers: &head.headers };
             let mut response = match limited(&state, peer, &head.headers) {
                 Some(refusal) => refusal,
-                None => {
-                    let asked = click::Asked { kind, peer, uri: &head.uri, headers: &head.headers };
-                    click::answer_link(&state, &asked).await
-                }
+                None if path == CLICK => click(&state, &asked).await,
+                None => pixel(&state, &asked).await,
             };
             response.extensions_mut().insert(Route(path.into()));
             Ok(response)
