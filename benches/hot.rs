@@ -142,9 +142,7 @@ fn encode(shape: &Shape) -> anyhow::Result<Work> {
 fn apply(shape: &Shape, invalid: Option<InvalidCode>, expected: Outcome) -> anyhow::Result<Work> {
     let (records, mut worker) = (records(shape, invalid)?, worker()?);
     Ok(Box::new(move || {
-        for record in &records {
-            worker.apply(record);
-        }
+        worker.apply_all(&records);
         let of = |outcome| worker.tally().of(outcome);
         let all = of(expected) + of(Outcome::Duplicate);
         ensure!(all == worker.tally().total() && of(expected) > 0, "{:?}", worker.tally());
@@ -154,9 +152,7 @@ fn apply(shape: &Shape, invalid: Option<InvalidCode>, expected: Outcome) -> anyh
 
 fn rows(shape: &Shape) -> anyhow::Result<Work> {
     let mut worker = worker()?;
-    for record in records(shape, None)? {
-        worker.apply(&record);
-    }
+    worker.apply_all(&records(shape, None)?);
     Ok(Box::new(move || {
         ensure!(!black_box(worker.changed_rows()).is_empty(), "no row");
         Ok(())

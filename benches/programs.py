@@ -31,7 +31,9 @@ def speed(bench):
         row("CPU ns per event: changed rows", "flushNanosPerEvent"),
         row("wall ns per event, both", "wallNanosPerEvent"),
         f"| rows flushed | {first['rows']:,} |",
-        row("resident bytes of all state, per live id", "stateBytesPerId"),
+        row("bytes of the id table, per live id", "idBytesPerId", 1),
+        row("resident bytes of all state, windows and unsaved ids included, per live id", "stateBytesPerId"),
+        row("events of two partitions on two threads against one on one, wall", "speedUpOfTwoThreads", 2),
         "",
         f"Checked: {first['counted']:,} counted and {first['duplicates']:,} duplicates are what was made; the rows of "
         "a tenth of it add up to what was counted.",

@@ -1,7 +1,8 @@
 //! What one thread of the speed layer takes: log records through `speed::Worker` (decode → dedup → window), and its
 //! changed rows every ten seconds of event time, in memory. Prints one JSON line.
 //! No log, store or clock is in the figure, and making the records is not timed. A smaller run is added up row by row
-//! first; a wrong sum ends the program, since a fast wrong answer is none.
+//! first; a wrong sum ends the program, since a fast wrong answer is none. Then two partitions on two threads against
+//! one on one, by the wall clock.
 //! With `--write-json` it writes the same traffic as JSON lines for others to read, with `--read-json` it reads them.
 
 #[path = "support/json_lines.rs"]
@@ -17,9 +18,8 @@ use std::sync::Arc;
 use anyhow::ensure;
 use clap::Parser;
 use serde_json::json;
-use shared::event_log::Record;
 use shared::rollup::{RollupKey, RollupRow};
-use shared::time::stopwatch;
+use shared::time::{Timestamp, stopwatch};
 use speed::{Outcome, Settings, Worker};
 use support::{cpu_seconds, resident_bytes};
 use traffic::{Shape, Traffic, prices};
@@ -67,17 +67,45 @@ fn in_memory(shape: &Shape) -> anyhow::Result<()> {
         if before.is_none() {
             before = Some(resident_bytes("VmRSS")?);
         }
-        apply.time(|| apply_all(&mut worker, &records))?;
+        apply.time(|| worker.apply_all(&records))?;
         rows += flush.time(|| worker.take_changed_rows(traffic.now()))?.len();
     }
     let state_bytes = resident_bytes("VmRSS")?.saturating_sub(before.unwrap_or(0));
-    print(shape, &worker, &traffic, (&apply, &flush), rows, state_bytes)
+    let (ids, id_bytes) = worker.remembered_ids();
+    ensure!(ids as u64 == traffic.unique(), "{ids} ids are remembered, made were {}", traffic.unique());
+    print(shape, &worker, &traffic, (&apply, &flush), rows, (state_bytes, id_bytes), speed_up(shape)?)
 }
 
-fn apply_all(worker: &mut Worker, records: &[Record]) {
-    for record in records {
-        worker.apply(record);
+/// How many times the events of one worker two workers on threads of their own take in the same wall time.
+fn speed_up(shape: &Shape) -> anyhow::Result<f64> {
+    let one = wall_seconds(shape, 1)?;
+    Ok(2.0 * one / wall_seconds(shape, 2)?)
+}
+
+/// Wall seconds in which so many workers take a quarter of the events each, at the same time.
+fn wall_seconds(shape: &Shape, workers: u64) -> anyhow::Result<f64> {
+    let mut parts = Vec::new();
+    for seed in shape.seed..shape.seed + workers {
+        let shape = Shape { events: (shape.events / 4).max(1), seed, ..shape.clone() };
+        let mut traffic = Traffic::new(&shape)?;
+        let records = traffic.take(shape.events)?;
+        parts.push((worker(0)?, traffic, records));
     }
+    let flush_records = usize::try_from(shape.rate * FLUSH_SECONDS)?;
+    let started = stopwatch();
+    std::thread::scope(|scope| {
+        for (worker, _, records) in &mut parts {
+            scope.spawn(move || {
+                for records in records.chunks(flush_records) {
+                    worker.apply_all(records);
+                    std::hint::black_box(worker.take_changed_rows(Timestamp::MIN));
+                }
+            });
+        }
+    });
+    let seconds = started.elapsed().as_secs_f64();
+    parts.iter().try_for_each(|(worker, traffic, _)| check_tally(worker, traffic))?;
+    Ok(seconds)
 }
 
 fn print(
@@ -86,7 +114,8 @@ fn print(
     traffic: &Traffic,
     (apply, flush): (&Spent, &Spent),
     rows: usize,
-    state_bytes: u64,
+    (state_bytes, id_bytes): (u64, usize),
+    speed_up: f64,
 ) -> anyhow::Result<()> {
     check_tally(worker, traffic)?;
     let events = shape.events as f64;
@@ -102,6 +131,8 @@ fn print(
         "recordBytes": traffic.bytes / shape.events,
         "stateBytes": state_bytes,
         "stateBytesPerId": state_bytes as f64 / traffic.unique() as f64,
+        "idBytesPerId": id_bytes as f64 / traffic.unique() as f64,
+        "speedUpOfTwoThreads": speed_up,
         "peakResidentBytes": resident_bytes("VmHWM")?,
     });
     println!("{figures}");
@@ -117,7 +148,7 @@ fn check_sums(shape: &Shape) -> anyhow::Result<()> {
     while left > 0 {
         let records = traffic.take(left.min(shape.rate * FLUSH_SECONDS))?;
         left -= records.len() as u64;
-        apply_all(&mut worker, &records);
+        worker.apply_all(&records);
         let ads = |row: RollupRow| matches!(row.key, RollupKey::AdMinute { .. }).then_some((row.key, row.counts));
         shown.extend(worker.take_changed_rows(traffic.now()).into_iter().filter_map(ads));
     }

@@ -133,13 +133,15 @@ impl Assigned {
         self.heard_at = now;
         self.worker.set_prices(prices);
         let before = self.worker.tally();
+        let mut expected = self.worker.next_position();
         for record in records {
-            let (partition, expected, got) = (record.partition, self.worker.next_position(), record.position);
+            let (partition, got) = (record.partition, record.position);
             if got < expected {
                 return Err(Error::Overlap { partition, expected, got });
             }
-            self.worker.apply(record);
+            expected = got + 1;
         }
+        self.worker.apply_all(records);
         Ok(self.worker.tally().since(&before))
     }
 

@@ -7,7 +7,7 @@
 
 use hashbrown::HashTable;
 use shared::event::{Country, DeviceType, Event, EventKind, MAX_TEXT_BYTES, SCHEMA_VERSION};
-use shared::id::{CampaignId, is_id};
+use shared::id::{CampaignId, MAX_ID_BYTES};
 use shared::money::{Currency, MAX_MICROS};
 use shared::time::Timestamp;
 use shared::verdict::{Counting, InvalidCode};
@@ -34,11 +34,8 @@ pub(crate) struct Seen<'a> {
     pub(crate) invalid: Option<InvalidCode>,
 }
 
-/// Shows the event in `payload` to `look`; `None` when the bytes are not an event.
-pub(crate) fn decode<R>(payload: &[u8], look: impl FnOnce(&Seen<'_>) -> R) -> Option<R> {
-    if let Some(seen) = in_place(payload) {
-        return Some(look(&seen));
-    }
+/// Shows the event in `payload`, which was not read in place, to `look`; `None` when the bytes are not an event.
+pub(crate) fn in_full<R>(payload: &[u8], look: impl FnOnce(&Seen<'_>) -> R) -> Option<R> {
     let event = decode_event(payload).ok()?;
     Some(look(&Seen::of(&event)))
 }
@@ -93,8 +90,8 @@ struct Fields<'a> {
     has_fingerprint: bool,
 }
 
-/// `None` is "not sure", never "not an event".
-fn in_place(payload: &[u8]) -> Option<Seen<'_>> {
+/// The event in `payload`, read in place; `None` is "not sure", never "not an event".
+pub(crate) fn in_place(payload: &[u8]) -> Option<Seen<'_>> {
     let (version, mut rest) = payload.split_first()?;
     if *version != WIRE_VERSION {
         return None;
@@ -139,24 +136,23 @@ impl<'a> Fields<'a> {
             self.has_fingerprint = value.len() == 16;
             return self.has_fingerprint.then_some(());
         }
-        let text = std::str::from_utf8(value).ok()?;
         match tag {
-            1 => self.event_id = Some(id(text)?),
-            2 => self.kind = Some(EventKind::parse(text)?),
-            4 => self.ad_id = Some(id(text)?),
-            5 => self.campaign_id = Some(id(text)?),
-            9 => self.impression_id = Some(id(text)?),
-            10 => self.user_pseudo_id = Some(id(text)?),
-            7 => self.creative_id = Some(id(text)?),
-            6 | 8 | 11 | 12 => drop(id(text)?),
-            13 => self.country = Some(Country::parse(text)?),
-            14 => self.device_type = Some(DeviceType::parse(text)?),
-            15 | 17 => drop(short(text)?),
-            16 => self.user_agent = Some(short(text)?),
-            19 => self.currency = Some(Currency::parse(text)?),
-            33 => self.has_region = id(text).map(|_| true)?,
-            34 => self.invalid = Some(InvalidCode::parse(text)?),
-            36 => {}
+            1 => self.event_id = Some(id(value)?),
+            2 => self.kind = Some(EventKind::parse(text(value)?)?),
+            4 => self.ad_id = Some(id(value)?),
+            5 => self.campaign_id = Some(id(value)?),
+            9 => self.impression_id = Some(id(value)?),
+            10 => self.user_pseudo_id = Some(id(value)?),
+            7 => self.creative_id = Some(id(value)?),
+            6 | 8 | 11 | 12 => is_id(value).then_some(())?,
+            13 => self.country = Some(Country::parse(text(value)?)?),
+            14 => self.device_type = Some(DeviceType::parse(text(value)?)?),
+            15 | 17 => drop(short(value)?),
+            16 => self.user_agent = Some(short(value)?),
+            19 => self.currency = Some(Currency::parse(text(value)?)?),
+            33 => self.has_region = is_id(value).then_some(true)?,
+            34 => self.invalid = Some(InvalidCode::parse(text(value)?)?),
+            36 => drop(text(value)?),
             _ => return None,
         }
         Some(())
@@ -187,16 +183,48 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn id(text: &str) -> Option<&str> {
-    is_id(text).then_some(text)
+fn text(value: &[u8]) -> Option<&str> {
+    std::str::from_utf8(value).ok()
 }
 
-fn short(text: &str) -> Option<&str> {
-    (text.len() <= MAX_TEXT_BYTES).then_some(text)
+fn id(value: &[u8]) -> Option<&str> {
+    is_id(value).then_some(value).and_then(text)
+}
+
+fn short(value: &[u8]) -> Option<&str> {
+    (value.len() <= MAX_TEXT_BYTES).then_some(value).and_then(text)
+}
+
+/// [`shared::id::is_id`] of bytes: 16 at a time, the last ones overlapping, which is several times faster.
+fn is_id(value: &[u8]) -> bool {
+    fn all<const N: usize>(bytes: &[u8; N]) -> bool {
+        bytes.iter().fold(true, |all, byte| all & in_alphabet(*byte))
+    }
+    if value.is_empty() || value.len() > MAX_ID_BYTES {
+        return false;
+    }
+    if let Some(last) = value.last_chunk::<16>() {
+        return value.as_chunks::<16>().0.iter().all(all) && all(last);
+    }
+    match (value.first_chunk::<8>(), value.last_chunk::<8>()) {
+        (Some(first), Some(last)) => all(first) & all(last),
+        _ => value.iter().all(|byte| in_alphabet(*byte)),
+    }
+}
+
+/// Without a branch, so that many bytes are judged in one instruction.
+fn in_alphabet(byte: u8) -> bool {
+    let is_letter = (byte | 0x20).wrapping_sub(b'a') < 26;
+    is_letter | (byte.wrapping_sub(b'0') < 10) | (byte == b'_') | (byte == b'-')
 }
 
 /// A protobuf varint of at most nine bytes (a tenth only carries negative numbers, which are unusual here).
 fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    if let Some((byte, rest)) = bytes.split_first()
+        && *byte < 0x80
+    {
+        return Some((u64::from(*byte), rest));
+    }
     let mut value = 0;
     for (i, byte) in bytes.iter().enumerate().take(9) {
         value |= u64::from(byte & 0x7F) << (7 * i);
@@ -291,6 +319,17 @@ mod tests {
             let (seen, full) = both(&bytes);
             if let Some(seen) = seen {
                 prop_assert_eq!(Some(seen), full.as_ref().map(Seen::of));
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_id_is_what_the_contract_says(value in prop::collection::vec(any::<u8>(), 0..4), clean in "[A-Za-z0-9_-]{0,70}") {
+            for at in 0..=clean.len() {
+                let bytes = [&clean.as_bytes()[..at], &value, &clean.as_bytes()[at..]].concat();
+                let expected = std::str::from_utf8(&bytes).is_ok_and(shared::id::is_id);
+                prop_assert_eq!(is_id(&bytes), expected);
             }
         }
     }

@@ -145,9 +145,19 @@ impl<const N: usize> Memory<N> {
         bucket.fresh.push((id, value));
     }
 
+    /// See [`Table::touch`].
+    pub(crate) fn touch(&self, id: &Id) -> u8 {
+        self.table.touch(id)
+    }
+
     /// What is remembered of `id`.
     pub(crate) fn get(&self, id: &Id) -> Option<[u8; N]> {
         self.table.get(id)
+    }
+
+    /// How many ids are remembered, and the bytes of their table.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        (self.table.len(), self.table.bytes())
     }
 
     /// How many ids are not on disk yet.

@@ -53,6 +53,13 @@ impl<const N: usize> Table<N> {
         self.len
     }
 
+    /// Reads where `id` would be, so that the memory is near when it is asked for. (Without waiting: a processor
+    /// goes on with the next one's meanwhile.) What it returns means nothing.
+    pub(crate) fn touch(&self, id: &Id) -> u8 {
+        let slots = self.shards.get(shard_of(id)).map_or(&[][..], |shard| &shard.slots);
+        slots.get(home_of(id, slots.len())).map_or(0, |slot| slot.tag)
+    }
+
     /// The value of `id`.
     pub(crate) fn get(&self, id: &Id) -> Option<[u8; N]> {
         let shard = self.shards.get(shard_of(id))?;
@@ -82,8 +89,7 @@ impl<const N: usize> Table<N> {
     }
 
     /// Bytes allocated.
-    #[cfg(test)]
-    fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.shards.iter().map(|shard| shard.slots.capacity() * size_of::<Slot<N>>()).sum()
     }
 

@@ -17,18 +17,20 @@ use shared::verdict::{Counting, IdStanding, InvalidCode, Verdict};
 
 use crate::aggregate::{Billable, Windows};
 use crate::checkpoint::{FORMAT, StateMessage, restore_windows, windows};
-use crate::decode::{Agents, Seen, decode};
+use crate::decode::{Agents, Seen, in_full, in_place};
 use crate::dedup::Memory;
 use crate::latency::Latency;
 use crate::outcome::{Outcome, Tally};
 use crate::place::Append;
 use crate::settings::Settings;
-use crate::table::id_of;
+use crate::table::{Id, id_of};
 use crate::watermark::Watermark;
 use crate::window::{Assigned, assign};
 
 /// The most hours for which late events are told apart; the oldest go first.
 const LATE_HOURS: usize = 8 * 24;
+/// Records whose ids are looked up together, so that waiting for memory overlaps.
+const TOGETHER: usize = 16;
 /// What the dedup files are called.
 pub(crate) const IDS: &str = "ids";
 /// What the files of remembered clicks are called.
@@ -100,16 +102,37 @@ impl Worker {
         self.max_open_rows = usize::try_from(settings.max_open_rows).unwrap_or(usize::MAX);
     }
 
-    /// Takes one record in. Records come in the order of their positions.
+    /// Takes records in, in the order of their positions.
+    pub fn apply_all(&mut self, records: &[Record]) {
+        for records in records.chunks(TOGETHER) {
+            let seen: [_; TOGETHER] = std::array::from_fn(|at| keyed(records.get(at)?));
+            let touched = seen.iter().flatten().fold(0, |all, (_, id)| all ^ self.ids.touch(id));
+            // Otherwise the compiler would see that nobody needs it.
+            std::hint::black_box(touched);
+            for (record, event) in records.iter().zip(&seen) {
+                self.take(record, event.as_ref());
+            }
+        }
+    }
+
+    /// Takes one record in.
     pub fn apply(&mut self, record: &Record) -> Outcome {
+        self.take(record, keyed(record).as_ref())
+    }
+
+    fn take(&mut self, record: &Record, event: Option<&(Seen<'_>, Id)>) -> Outcome {
         self.next_position = record.position + 1;
         let append_time = record.append_time;
-        let outcome = decode(&record.payload, |event| self.judge(event, append_time)).unwrap_or(Outcome::DeadLetter);
+        let outcome = match event {
+            Some((event, id)) => self.judge(event, *id, append_time),
+            None => in_full(&record.payload, |event| self.judge(event, id_of(event.event_id), append_time))
+                .unwrap_or(Outcome::DeadLetter),
+        };
         self.tally.add(outcome);
         outcome
     }
 
-    fn judge(&mut self, event: &Seen<'_>, append_time: Timestamp) -> Outcome {
+    fn judge(&mut self, event: &Seen<'_>, id: Id, append_time: Timestamp) -> Outcome {
         let invalid = event.invalid.or_else(|| {
             let is_bot = event.user_agent.is_some_and(|agent| self.agents.is_bot(agent, &self.counting));
             is_bot.then_some(InvalidCode::KnownBot)
@@ -121,7 +144,7 @@ impl Worker {
         // Our own clock bounds an imported ingest time: a row from the future must not make all others late.
         let heard = event.ingest_time.min(append_time);
         self.hear(heard);
-        let is_first = self.ids.claim(id_of(event.event_id), [], self.heard);
+        let is_first = self.ids.claim(id, [], self.heard);
         let id = if is_first { IdStanding::First } else { IdStanding::Duplicate };
         let at = self.counting.billing_time(event.event_time, event.ingest_time).at;
         self.watermark.observe(at, heard);
@@ -234,6 +257,13 @@ impl Worker {
         self.ids.forgotten() + self.clicks.forgotten()
     }
 
+    /// How many event ids are remembered, and the bytes of their table (without those that are not saved yet, which
+    /// take 16 more each until the next checkpoint).
+    #[must_use]
+    pub fn remembered_ids(&self) -> (usize, usize) {
+        self.ids.size()
+    }
+
     /// The rows that changed, sorted by key, with absolute values.
     #[must_use]
     pub fn changed_rows(&self) -> Vec<RollupRow> {
@@ -328,4 +358,10 @@ impl Worker {
         }
         Some(worker)
     }
+}
+
+/// The event in a record, if it can be read in place, and its id's identity.
+fn keyed(record: &Record) -> Option<(Seen<'_>, Id)> {
+    let seen = in_place(&record.payload)?;
+    Some((seen, id_of(seen.event_id)))
 }

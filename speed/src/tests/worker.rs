@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use shared::config::Span;
 use shared::event::Event;
 use shared::event_log::Record;
+use shared::id::{AdId, CampaignId};
 use shared::rollup::RollupKey;
 use shared::time::{DAY, HOUR, MINUTE, SECOND, Timestamp};
 use shared::wire::encode_event;
@@ -175,6 +176,41 @@ proptest! {
         }
         let (a, b) = (saved.worker.stage().0, again.worker.stage().0);
         prop_assert_eq!(a, b);
+    }
+
+    #[test]
+    fn records_taken_together_do_what_they_do_one_by_one(
+        happenings in traffic(300),
+        noise in prop::collection::vec(any::<prop::sample::Index>(), 0..5),
+    ) {
+        let mut records: Vec<Record> = (0..)
+            .zip(records(&happenings, 1))
+            .map(|(n, r)| Record { partition: 0, position: n, append_time: r.append_time, payload: r.payload })
+            .collect();
+        for at in noise {
+            at.get_mut(&mut records).payload = Bytes::from_static(b"no event");
+        }
+        let (mut one, mut all) = (Feed::new(&Settings::default()).worker, Feed::new(&Settings::default()).worker);
+        for record in &records {
+            one.apply(record);
+        }
+        all.apply_all(&records);
+        prop_assert_eq!(one.stage().0, all.stage().0);
+    }
+
+    #[test]
+    fn rows_come_by_key_wherever_ids_begin_to_differ(
+        ids in prop::collection::vec(("(|same|same-campaign-and)[a-b]{1,3}", "(|same|same-campaign-and)[a-b]{1,3}"), 1..60),
+    ) {
+        let mut feed = Feed::new(&Settings::default());
+        for (n, (ad, campaign)) in ids.into_iter().enumerate() {
+            let mut event = click(&format!("e{n}"), START.plus(n as i64 % 3 * MINUTE), 0);
+            event.ad_id = AdId::new(ad).unwrap();
+            event.campaign_id = CampaignId::new(campaign).unwrap();
+            event.details.impression_id = None;
+            prop_assert_eq!(feed.event(&event, event.ingest_time), Outcome::Counted);
+        }
+        prop_assert!(feed.worker.changed_rows().is_sorted_by(|a, b| a.key < b.key));
     }
 }
 
