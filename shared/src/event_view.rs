@@ -220,7 +220,7 @@ impl<'a> Fields<'a> {
 }
 
 fn id(text: &str) -> Option<&str> {
-    is_id(text).then_some(text)
+    is_id(text.as_bytes()).then_some(text)
 }
 
 fn short(text: &str) -> Option<&str> {

@@ -7,7 +7,7 @@
 
 use hashbrown::HashTable;
 use shared::event::{Country, DeviceType, Event, EventKind, MAX_TEXT_BYTES, SCHEMA_VERSION};
-use shared::id::{CampaignId, MAX_ID_BYTES};
+use shared::id::{CampaignId, is_id};
 use shared::money::{Currency, MAX_MICROS};
 use shared::time::Timestamp;
 use shared::verdict::{Counting, InvalidCode};
@@ -195,29 +195,6 @@ fn short(value: &[u8]) -> Option<&str> {
     (value.len() <= MAX_TEXT_BYTES).then_some(value).and_then(text)
 }
 
-/// [`shared::id::is_id`] of bytes: 16 at a time, the last ones overlapping, which is several times faster.
-fn is_id(value: &[u8]) -> bool {
-    fn all<const N: usize>(bytes: &[u8; N]) -> bool {
-        bytes.iter().fold(true, |all, byte| all & in_alphabet(*byte))
-    }
-    if value.is_empty() || value.len() > MAX_ID_BYTES {
-        return false;
-    }
-    if let Some(last) = value.last_chunk::<16>() {
-        return value.as_chunks::<16>().0.iter().all(all) && all(last);
-    }
-    match (value.first_chunk::<8>(), value.last_chunk::<8>()) {
-        (Some(first), Some(last)) => all(first) & all(last),
-        _ => value.iter().all(|byte| in_alphabet(*byte)),
-    }
-}
-
-/// Without a branch, so that many bytes are judged in one instruction.
-fn in_alphabet(byte: u8) -> bool {
-    let is_letter = (byte | 0x20).wrapping_sub(b'a') < 26;
-    is_letter | (byte.wrapping_sub(b'0') < 10) | (byte == b'_') | (byte == b'-')
-}
-
 /// A protobuf varint of at most nine bytes (a tenth only carries negative numbers, which are unusual here).
 fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
     if let Some((byte, rest)) = bytes.split_first()
@@ -319,17 +296,6 @@ mod tests {
             let (seen, full) = both(&bytes);
             if let Some(seen) = seen {
                 prop_assert_eq!(Some(seen), full.as_ref().map(Seen::of));
-            }
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn an_id_is_what_the_contract_says(value in prop::collection::vec(any::<u8>(), 0..4), clean in "[A-Za-z0-9_-]{0,70}") {
-            for at in 0..=clean.len() {
-                let bytes = [&clean.as_bytes()[..at], &value, &clean.as_bytes()[at..]].concat();
-                let expected = std::str::from_utf8(&bytes).is_ok_and(shared::id::is_id);
-                prop_assert_eq!(is_id(&bytes), expected);
             }
         }
     }
