@@ -55,7 +55,6 @@ class Roles:
     def __exit__(self, *_):
         for process in reversed(self.running):
             process.terminate()
-        for process in self.running:
             process.wait()
 
     def cpu(self):
@@ -93,11 +92,12 @@ def run(bench):
 
 def compare(bench, data, store, roles):
     job, turns = ["batch", "run", "--date", batch.DAY, "--force"], {LOCAL: [], CLUSTER: []}
+    bench.cli(data, *job, "--engine", "ballista")  # waits until the roles have started
     for _ in range(bench.args.turns):
         for name, engine in ((LOCAL, "local"), (CLUSTER, "ballista")):
             served, used = measure.cpu_seconds(store.process.pid), roles.cpu()
             ran = bench.cli(data, *job, "--engine", engine)
-            used = [now - then for then, now in zip(used, roles.cpu())]
+            used = [now - then if name == CLUSTER else 0.0 for then, now in zip(used, roles.cpu())]
             turns[name].append({
                 **ran.figures(), "executorCpuSeconds": round(sum(used[1:]), 2), "schedulerCpuSeconds": round(used[0], 2),
                 "storeCpuSeconds": round(measure.cpu_seconds(store.process.pid) - served, 2),

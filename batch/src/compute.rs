@@ -67,7 +67,7 @@ pub(crate) enum Place {
     Here,
     /// By a cluster's executors.
     #[cfg(feature = "ballista")]
-    Cluster(cluster::Cluster),
+    Cluster(Box<cluster::Cluster>),
 }
 
 impl Place {
@@ -79,7 +79,7 @@ impl Place {
         match settings.engine {
             Engine::Local => Ok(Self::Here),
             #[cfg(feature = "ballista")]
-            Engine::Ballista => Ok(Self::Cluster(cluster::Cluster::new(root, &settings.ballista))),
+            Engine::Ballista => Ok(Self::Cluster(Box::new(cluster::Cluster::new(root, &settings.ballista)))),
             #[cfg(not(feature = "ballista"))]
             Engine::Ballista => Err(Error::Invalid(format!("{root:?}: built without the feature ballista"))),
         }

@@ -6,6 +6,7 @@
 //!                                                                                                ▼ facts, leaves
 //! runs ◀─ publish ◀─ audit (SQL over the staged files, positions) ◀───────────────── gold, Merkle tree
 //! ```
+//! Bucket to silver, facts and leaves can be done by a cluster's executors instead (`cluster`, feature `ballista`).
 //! [`job::recompute`] is the walk; every other file is one step of it. The rules themselves are `shared::verdict` and
 //! `shared::price`, the same kernel that the speed layer uses.
 //! Guarantee: every archived event of the day gets exactly one verdict, against the whole archive; the same inputs

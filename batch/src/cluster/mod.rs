@@ -33,7 +33,7 @@ use lake::LakeRoot;
 use lake::file::{EncodedFile, NewFile};
 use lake::tables::SILVER_EVENTS;
 
-pub use roles::{MIN_EXECUTOR_TIMEOUT, executor, scheduler};
+pub use roles::{executor, scheduler};
 
 use crate::bucket::Inputs;
 use crate::compute::Workshop;

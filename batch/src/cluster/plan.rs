@@ -9,6 +9,7 @@
 //! Guarantee: a process of another build refuses the plan ([`build`]).
 
 use std::fmt;
+use std::io::Read;
 use std::sync::{Arc, OnceLock};
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray, UInt32Array};
@@ -28,6 +29,7 @@ use datafusion::physical_plan::{
 use datafusion_proto::physical_plan::{PhysicalExtensionCodec, PhysicalProtoConverterExtension};
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::Xxh3;
 
 use super::desk::Desk;
 use super::report::Report;
@@ -71,9 +73,19 @@ pub(crate) fn build() -> Result<u64, Error> {
     // Where the file was replaced under a running process, Linux still gives the bytes that run.
     let linux = std::path::Path::new("/proc/self/exe");
     let path = if linux.exists() { Ok(linux.to_owned()) } else { std::env::current_exe() };
-    let bytes = path.and_then(std::fs::read);
-    let bytes = bytes.map_err(|e| Error::Unavailable { doing: "reading this program".into(), why: e.to_string() })?;
-    Ok(*BUILD.get_or_init(|| xxhash_rust::xxh3::xxh3_64(&bytes)))
+    let hash = path.and_then(|path| hash_of(std::fs::File::open(path)?));
+    let hash = hash.map_err(|e| Error::Unavailable { doing: "reading this program".into(), why: e.to_string() })?;
+    Ok(*BUILD.get_or_init(|| hash))
+}
+
+fn hash_of(mut file: std::fs::File) -> std::io::Result<u64> {
+    let (mut hash, mut part) = (Xxh3::new(), vec![0; 1 << 20]);
+    loop {
+        match file.read(&mut part)? {
+            0 => return Ok(hash.digest()),
+            read => hash.update(part.get(..read).unwrap_or_default()),
+        }
+    }
 }
 
 /// The operator.

@@ -27,7 +27,7 @@ use crate::error::Error;
 use crate::settings::Settings;
 
 /// The least silence after which an executor may be given up: busy ones are heard every 5 seconds.
-pub const MIN_EXECUTOR_TIMEOUT: Duration = Duration::from_secs(10);
+const MIN_EXECUTOR_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often the scheduler looks for silent executors, in seconds.
 const LOOK_FOR_SILENT_SECONDS: u64 = 2;
 /// How long an executor waits for its scheduler at the start, in seconds.
