@@ -104,7 +104,7 @@ impl Desk {
 }
 
 /// The object that says which attempt made a bucket.
-fn done_name(bucket: u32) -> String {
+pub(crate) fn done_name(bucket: u32) -> String {
     format!("done/{bucket:05}")
 }
 

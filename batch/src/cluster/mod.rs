@@ -104,7 +104,14 @@ async fn watch(
     loop {
         workshop.report.step(Step::Judge, done, u64::from(buckets));
         tokio::select! {
-            reports = &mut running => return reports,
+            reports = &mut running => return match reports {
+                // Ballista does not make reports again that were lost with an executor in a job's last stage.
+                Err(error) if scratch.done().await? == u64::from(buckets) => {
+                    tracing::warn!(%error, "every bucket is judged: reading the reports from the store");
+                    stored(scratch, buckets).await
+                }
+                ended => ended,
+            },
             () = shared::time::sleep(LOOK) => {}
         }
         let now = scratch.done().await?;
@@ -139,6 +146,17 @@ async fn run(settings: &Ballista, scratch: &Scratch, buckets: u32) -> Result<Vec
         return Ok(reports);
     }
     Err(Error::Internal(format!("a cluster answered {} reports on {buckets} buckets", reports.len())))
+}
+
+/// The reports that tasks stored.
+async fn stored(scratch: &Scratch, buckets: u32) -> Result<Vec<(u32, Report)>, Error> {
+    let mut reports = Vec::new();
+    for bucket in 0..buckets {
+        let report = scratch.find(&desk::done_name(bucket)).await?;
+        let report = report.ok_or_else(|| Error::Internal(format!("bucket {bucket} is done and has no report")))?;
+        reports.push((bucket, Report::parse(&report)?));
+    }
+    Ok(reports)
 }
 
 fn away(settings: &Ballista, why: String) -> Error {
