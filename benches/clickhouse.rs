@@ -2,7 +2,7 @@
 //! Three steps, for benches/clickhouse.py: `create` makes the tables, `flush` writes one large flush twice, `ask` asks what
 //! the script has filled in. Prints one JSON line. An answer without rows where there must be some ends the program.
 
-#[allow(dead_code)] // its memory is the server's to tell
+#[allow(dead_code)] // it needs only a part of it
 mod support;
 
 use anyhow::{Context, ensure};

@@ -2,6 +2,7 @@
 //! bytes and its CPU time per event. The first is what the lake writes; each other one changes one thing.
 //! Prints JSON. Never: writes to the table.
 
+#[allow(dead_code)] // it needs only a part of it
 mod support;
 
 use std::fs::File;
