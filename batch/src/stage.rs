@@ -113,8 +113,11 @@ fn own_folder(parent: &FolderPath) -> std::io::Result<(TempDir, File)> {
     let turn = File::create(parent.join("turn"))?;
     turn.lock()?;
     for entry in std::fs::read_dir(parent)? {
-        let path = entry?.path();
-        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX)) && is_orphan(&path)? {
+        let entry = entry?;
+        let path = entry.path();
+        // Whatever else somebody keeps there is theirs.
+        let is_ours = entry.file_name().to_string_lossy().starts_with(PREFIX) && entry.file_type()?.is_dir();
+        if is_ours && is_orphan(&path)? {
             match std::fs::remove_dir_all(&path) {
                 Ok(()) => tracing::info!(folder = %path.display(), "removed what a killed batch run left"),
                 // Its run has just ended and takes it away itself.
@@ -155,9 +158,11 @@ mod tests {
         std::fs::create_dir_all(killed.join("silver-events")).unwrap();
         std::fs::write(killed.join(OWNER), "").unwrap();
         std::fs::write(spill.path().join("somebody-elses"), "").unwrap();
+        std::fs::write(spill.path().join("batch-notes.txt"), "").unwrap();
         let next = Stage::new(spill.path()).unwrap();
         assert!(living.folder().exists() && next.folder().exists() && !killed.exists());
         assert!(spill.path().join("somebody-elses").exists());
+        assert!(spill.path().join("batch-notes.txt").exists());
         let gone = next.folder().to_owned();
         drop(next);
         assert!(!gone.exists());
