@@ -17,7 +17,7 @@ CAMPAIGNS = 1_000
 # A request waits for the disk, so few connections measure its latency and many the server.
 CONNECTIONS = (64, 512)
 # Enough lines that no click is sent twice, which would be a duplicate and so another kind of work.
-LINES_PER_SECOND = 40_000
+LINES_PER_SECOND = 80_000
 EVENTS_PER_REQUEST = 200
 POSTERS = 8
 # The load at which the time of an answer is a goal, as a part of what was taken at most.
