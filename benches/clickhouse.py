@@ -1,12 +1,12 @@
 """Stage clickhouse: the serving store on a real ClickHouse server (tests/parts/clickhouse), filled by the server itself, and
 asked through our own store. Ads are as busy as Zipf has them (exponent 1): a few have every minute, most only some."""
 
-import subprocess
 import time
 import urllib.parse
 import urllib.request
 
 import measure
+import outside
 
 DAY_SECONDS = 86_400
 START = "toDateTime('2026-01-05 00:00:00', 'UTC')"
@@ -41,21 +41,15 @@ FROM numbers_mt({campaigns} * {cells})
 """
 
 
-class Server:
+class Server(outside.Part):
     """A ClickHouse server of its own that ends with the block."""
 
     def __init__(self, bench, folder):
-        script = bench.here.parent / "tests/parts/clickhouse"
-        self.part = subprocess.Popen([script, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        ready = dict(word.split("=", 1) for word in self.part.stdout.readline().split() if "=" in word)
-        self.url, self.pid = ready["CLICKHOUSE_URL"], int(ready["PID"])
+        super().__init__(bench, "clickhouse", folder)
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.part.stdin.close()
-        self.part.wait()
+    @property
+    def url(self):
+        return self.says["CLICKHOUSE_URL"]
 
     def run(self, sql):
         """Runs a statement; its answer as text."""
@@ -104,10 +98,10 @@ def run(bench):
 
 def program(bench, server, step, db, *more):
     """One step of the bench program; with the server's own CPU seconds."""
-    cpu = measure.cpu_seconds(server.pid)
+    cpu = server.cpu()
     command = [bench.programs["clickhouse"], step, "--url", server.url, "--database", db, "--seed", bench.args.seed]
     answer = measure.run([*command, *more]).json()
-    return {**answer, "serverCpuSeconds": measure.cpu_seconds(server.pid) - cpu}
+    return {**answer, "serverCpuSeconds": server.cpu() - cpu}
 
 
 def table(flushed, asked):

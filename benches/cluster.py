@@ -6,31 +6,11 @@ import subprocess
 
 import batch
 import measure
+import outside
 
 LOCAL = "in one process"
 CLUSTER = "scheduler and 2 executors"
 KEY = "clickledger-test"
-
-
-class Store:
-    """The S3 server of the tests, on an empty folder."""
-
-    def __init__(self, bench):
-        self.command = [bench.here.parent / "tests/parts/s3", bench.work / "objects"]
-
-    def __enter__(self):
-        self.process = subprocess.Popen(
-            list(map(str, self.command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        words = self.process.stdout.readline().split()
-        if not words or words[0] != "READY":
-            raise SystemExit("the S3 server did not start")
-        self.endpoint = dict(word.split("=", 1) for word in words[1:])["S3_ENDPOINT"]
-        return self
-
-    def __exit__(self, *_):
-        self.process.stdin.close()
-        self.process.wait()
 
 
 class Roles:
@@ -67,7 +47,7 @@ class Roles:
 def settings(store):
     os.environ.update({
         "CLICKLEDGER__OBJECT_STORE__LAKE_URL": "s3://clickledger/lake",
-        "CLICKLEDGER__OBJECT_STORE__ENDPOINT": store.endpoint,
+        "CLICKLEDGER__OBJECT_STORE__ENDPOINT": store.says["S3_ENDPOINT"],
         "CLICKLEDGER__OBJECT_STORE__ALLOW_HTTP": "true",
         "AWS_ACCESS_KEY_ID": KEY,
         "AWS_SECRET_ACCESS_KEY": f"{KEY}-secret",
@@ -80,7 +60,7 @@ def run(bench):
     data = bench.work / "cluster"
     data.mkdir()
     try:
-        with Store(bench) as store:
+        with outside.Part(bench, "s3", bench.work / "objects") as store:
             settings(store)
             batch.prepare(bench, data)
             with Roles(bench, data) as roles:
@@ -95,12 +75,12 @@ def compare(bench, data, store, roles):
     bench.cli(data, *job, "--engine", "ballista")  # waits until the roles have started
     for _ in range(bench.args.turns):
         for name, engine in ((LOCAL, "local"), (CLUSTER, "ballista")):
-            served, used = measure.cpu_seconds(store.process.pid), roles.cpu()
+            served, used = store.cpu(), roles.cpu()
             ran = bench.cli(data, *job, "--engine", engine)
             used = [now - then if name == CLUSTER else 0.0 for then, now in zip(used, roles.cpu())]
             turns[name].append({
                 **ran.figures(), "executorCpuSeconds": round(sum(used[1:]), 2), "schedulerCpuSeconds": round(used[0], 2),
-                "storeCpuSeconds": round(measure.cpu_seconds(store.process.pid) - served, 2),
+                "storeCpuSeconds": round(store.cpu() - served, 2),
                 "answer": ran.json(),
             })
     answers = [turn.pop("answer") for all_turns in turns.values() for turn in all_turns]

@@ -19,6 +19,7 @@ import instructions
 import lake
 import measure
 import peers
+import pipeline
 import programs
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -30,6 +31,7 @@ PROGRAMS = ("speed", "query", "proof", "hot", "lake", "clickhouse")
 STAGES = {
     "gateway": ("Gateway against nginx", gateway.run),
     "speed": ("Speed layer", programs.speed),
+    "pipeline": ("Kafka to ClickHouse", pipeline.run),
     "lake": ("Lake writer", lake.run),
     "batch": ("Batch against other engines", batch.run),
     "cluster": ("Batch on a cluster", cluster.run),
@@ -131,6 +133,7 @@ def arguments():
     parser.add_argument("--directory-ads", type=int, default=0, help="of one more gateway, to see what they cost")
     parser.add_argument("--batched-events", type=int, default=100_000, help="in a turn of the gateway")
     parser.add_argument("--speed-events", type=int, default=2_000_000, help="of the speed layer")
+    parser.add_argument("--pipeline-events", type=int, default=3_000_000, help="from Kafka to ClickHouse")
     parser.add_argument("--events", type=int, default=5_000_000, help="of the batch day")
     parser.add_argument("--earlier-days", type=int, default=30, help="before the batch day, each of a tenth of its events")
     parser.add_argument("--large-events", type=int, default=20_000_000, help="of a larger batch day; 0: none")

@@ -8,6 +8,7 @@ use proptest::test_runner::{Config, TestRunner};
 use serving::clickhouse::{ClickHouseStore, Layout, Settings, lay_out};
 use shared::config::Span;
 use shared::error::ErrorKind;
+use shared::id::AdId;
 use shared::rollup::{RollupRow, RowVersion};
 use shared::serving_store::{Correction, ServingStore, Upserted};
 use shared::testing::conformance::serving_store as laws;
@@ -61,6 +62,8 @@ async fn clickhouse_is_a_serving_store() {
     generations_taken_at_once_differ(&part).await;
     words_of_any_characters_are_kept(&part).await;
     a_schema_that_is_newer_is_not_touched(&part).await;
+    rows_from_before_an_order_are_found_in_it(&part).await;
+    what_is_forgotten_is_in_neither_order(&part).await;
     too_many_parts_push_back_and_the_flush_is_taken_later(&part).await;
     old_days_move_to_the_cold_volume(&part).await;
     tables_over_a_cluster_behave_as_those_of_one_node(&part).await;
@@ -113,9 +116,11 @@ async fn a_reader_sees_an_hour_before_or_after_a_correction(part: &Part) {
                 let seen = clicks(&store).await;
                 assert_eq!(seen.len(), usize::try_from(ROWS).unwrap());
                 assert!(seen.iter().all(|n| *n == seen[0]), "{seen:?}");
-                let sql = "SELECT count() AS n, min(clicks), max(clicks) FROM shown";
-                let (rows, least, most): (u64, u64, u64) = client.query(sql).fetch_one().await.unwrap();
-                assert_eq!((rows, least), (u64::try_from(ROWS).unwrap(), most), "read by hand");
+                for view in ["shown", "shown_by_id"] {
+                    let sql = format!("SELECT count() AS n, min(clicks), max(clicks) FROM {view}");
+                    let (rows, least, most): (u64, u64, u64) = client.query(&sql).fetch_one().await.unwrap();
+                    assert_eq!((rows, least), (u64::try_from(ROWS).unwrap(), most), "{view} read by hand");
+                }
                 reads += 1;
             }
             reads
@@ -164,6 +169,35 @@ async fn a_schema_that_is_newer_is_not_touched(part: &Part) {
     assert!(error.kind() == ErrorKind::Corrupt && error.to_string().contains("newer version"), "{error}");
 }
 
+async fn rows_from_before_an_order_are_found_in_it(part: &Part) {
+    let (settings, store) = fresh(part).await;
+    store.upsert_approximate(laws::flush(0, 1, minutes(3, 4))).await.unwrap();
+    // As the first schema was.
+    for sql in [
+        "DROP VIEW rollup_to_by_id",
+        "DROP VIEW shown_by_id",
+        "DROP VIEW rollup_by_id_final",
+        "DROP TABLE rollup_by_id",
+        "ALTER TABLE schema_version DELETE WHERE number > 1 SETTINGS mutations_sync = 1",
+    ] {
+        by_hand(&settings, sql).await;
+    }
+    let store = ClickHouseStore::open(&settings).await.unwrap();
+    let shown = store.ad_series(&AdId::new("ad-1").unwrap(), laws::hour()..laws::hour().plus(HOUR)).await.unwrap();
+    assert_eq!(shown.iter().map(|point| point.counts.clicks).collect::<Vec<_>>(), [4]);
+}
+
+async fn what_is_forgotten_is_in_neither_order(part: &Part) {
+    let (settings, store) = fresh(part).await;
+    store.upsert_approximate(laws::flush(0, 1, minutes(3, 4))).await.unwrap();
+    let later = laws::hour().plus(HOUR);
+    assert_eq!(store.forget(later, later, 2).await.unwrap(), 2);
+    assert_eq!(store.forget(later, later, 2).await.unwrap(), 1);
+    let sql = "SELECT (SELECT count() FROM rollup), (SELECT count() FROM rollup_by_id)";
+    let left: (Option<u64>, Option<u64>) = client(&settings).query_raw(sql).fetch_one().await.unwrap();
+    assert_eq!(left, (Some(0), Some(0)));
+}
+
 async fn too_many_parts_push_back_and_the_flush_is_taken_later(part: &Part) {
     let (settings, store) = fresh(part).await;
     store.upsert_approximate(laws::flush(0, 1, minutes(3, 1))).await.unwrap();
@@ -190,10 +224,11 @@ async fn laid_out(part: &Part, name: &str, layout: Layout) -> (Settings, ClickHo
 async fn old_days_move_to_the_cold_volume(part: &Part) {
     let (settings, store) = laid_out(part, "cold", Layout { cold_after_days: Some(30), ..Layout::default() }).await;
     store.upsert_approximate(laws::flush(0, 1, minutes(3, 1))).await.unwrap();
-    let sql = "SELECT groupUniqArray(disk_name) FROM system.parts WHERE active AND table = 'rollup' \
-               AND database = currentDatabase()";
-    let disks: Vec<String> = client(&settings).query_raw(sql).fetch_one().await.unwrap();
-    assert_eq!(disks, ["cold"], "the day is long ago");
+    let sql = "SELECT arraySort(groupUniqArray((table, disk_name))) FROM system.parts WHERE active \
+               AND table LIKE 'rollup%' AND database = currentDatabase()";
+    let disks: Vec<(String, String)> = client(&settings).query_raw(sql).fetch_one().await.unwrap();
+    let cold = |table: &str| (table.to_owned(), "cold".to_owned());
+    assert_eq!(disks, [cold("rollup"), cold("rollup_by_id")], "the day is long ago");
     assert_eq!(clicks(&store).await, [1, 1, 1]);
 }
 
@@ -205,9 +240,10 @@ async fn tables_over_a_cluster_behave_as_those_of_one_node(part: &Part) {
     let late = store.upsert_approximate(laws::flush(1, 9, minutes(3, 7))).await.unwrap();
     assert_eq!(late, Upserted { written: 0, superseded: 3 });
     let sql = "SELECT (SELECT engine FROM system.tables WHERE database = currentDatabase() AND name = 'rollup'), \
-               (SELECT count() FROM rollup_local)";
-    let (engine, rows): (Option<String>, Option<u64>) = client(&settings).query_raw(sql).fetch_one().await.unwrap();
-    assert_eq!((engine.as_deref(), rows), (Some("Distributed"), Some(6)));
+               (SELECT count() FROM rollup_local), (SELECT count() FROM rollup_by_id_local)";
+    let (engine, rows, by_id): (Option<String>, Option<u64>, Option<u64>) =
+        client(&settings).query_raw(sql).fetch_one().await.unwrap();
+    assert_eq!((engine.as_deref(), rows, by_id), (Some("Distributed"), Some(6), Some(6)));
     let (single, _) = fresh(part).await;
     let mixed = lay_out(&single, Layout { cluster: true, ..Layout::default() }).await.unwrap_err();
     assert!(mixed.to_string().contains("tables of a single node"), "{mixed}");

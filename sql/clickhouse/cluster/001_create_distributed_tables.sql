@@ -5,6 +5,12 @@
 CREATE TABLE IF NOT EXISTS rollup AS rollup_local
 ENGINE = Distributed('{cluster}', currentDatabase(), 'rollup_local', cityHash64(campaign_id));
 
+CREATE TABLE IF NOT EXISTS rollup_by_id AS rollup_by_id_local
+ENGINE = Distributed('{cluster}', currentDatabase(), 'rollup_by_id_local', cityHash64(campaign_id));
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS rollup_to_by_id TO rollup_by_id_local AS
+SELECT * FROM rollup_local;
+
 CREATE TABLE IF NOT EXISTS mark AS mark_local
 ENGINE = Distributed('{cluster}', currentDatabase(), 'mark_local', 0);
 

@@ -16,10 +16,10 @@ const TESTED: &str = "26.7";
 const MANY_PARTS: u64 = 300;
 /// What a role may do, and the rights it takes.
 const RIGHTS: [(&str, &str); 4] = [
-    ("read", "CHECK GRANT SELECT ON shown"),
+    ("read", "CHECK GRANT SELECT ON shown_by_id"),
     ("add rows", "CHECK GRANT INSERT ON rollup"),
     ("take hours", "CHECK GRANT INSERT ON mark"),
-    ("forget", "CHECK GRANT ALTER DELETE, ALTER UPDATE ON rollup"),
+    ("forget", "CHECK GRANT ALTER DELETE, ALTER UPDATE ON rollup_by_id"),
 ];
 
 #[derive(Row, Deserialize)]

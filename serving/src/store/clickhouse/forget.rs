@@ -1,5 +1,5 @@
 //! Forgets what is past its time, a few rows at a time.
-//! On crash: ClickHouse finishes a deletion that it began. Never: touches the marks, so that hours stay owned.
+//! On crash: ClickHouse finishes a deletion that it began; what only one table has lost is found again in the other. Never: touches the marks, so that hours stay owned.
 
 use clickhouse::Row;
 use serde::Deserialize;
@@ -11,6 +11,8 @@ use super::rows::seconds;
 
 const FIND: &str = include_str!("../../../../sql/clickhouse/70_find_forgettable.sql");
 const FORGET: &str = include_str!("../../../../sql/clickhouse/71_forget.sql");
+/// What holds rows. The last is the one that [`FIND`] looks into.
+const TABLES: [&str; 2] = ["rollup_by_id", "rollup"];
 
 /// Rows of one grain that may go: how many, and the key of the last.
 #[derive(Row, Deserialize)]
@@ -46,9 +48,12 @@ async fn forget_grain(
         return Ok(0);
     }
     let (hour, ad_id, campaign_id, window_start, country, device_type, currency, writer) = found.last;
-    let delete = connection.statement(FORGET).param("grain", grain).param("hour", hour).param("ad_id", ad_id);
-    let delete = delete.param("campaign_id", campaign_id).param("window_start", window_start).param("country", country);
-    let delete = delete.param("device_type", device_type).param("currency", currency).param("writer", writer);
-    connection.run(DOING, delete).await?;
+    for table in TABLES {
+        let delete = connection.statement(FORGET).param("table", table).param("grain", grain).param("hour", hour);
+        let delete = delete.param("ad_id", &ad_id).param("campaign_id", &campaign_id).param("writer", writer);
+        let delete = delete.param("window_start", window_start).param("country", &country);
+        let delete = delete.param("device_type", &device_type).param("currency", &currency);
+        connection.run(DOING, delete).await?;
+    }
     Ok(found.rows)
 }

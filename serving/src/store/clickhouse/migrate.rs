@@ -10,14 +10,19 @@ use super::read::Number;
 use super::settings::Settings;
 
 /// Every migration in order.
-const MIGRATIONS: [&str; 1] = [include_str!("../../../../sql/clickhouse/001_create_tables.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../../../sql/clickhouse/001_create_tables.sql"),
+    include_str!("../../../../sql/clickhouse/002_create_rollup_by_id.sql"),
+];
 const CREATE_DATABASE: &str = include_str!("../../../../sql/clickhouse/80_create_database.sql");
 const CLUSTER: &str = include_str!("../../../../sql/clickhouse/cluster/001_create_distributed_tables.sql");
 const USE_TIERS: &str = include_str!("../../../../sql/clickhouse/91_use_tiers.sql");
 const MOVE_TO_COLD: &str = include_str!("../../../../sql/clickhouse/92_move_to_cold.sql");
 const COUNT_SHARDED: &str = include_str!("../../../../sql/clickhouse/93_count_sharded.sql");
 /// What stands for all shards of a cluster.
-const SHARDED: [&str; 4] = ["rollup", "mark", "generation", "writer_status"];
+const SHARDED: [&str; 5] = ["rollup", "rollup_by_id", "mark", "generation", "writer_status"];
+/// Those of them that grow with every flush.
+const TIERED: [&str; 2] = ["rollup", "rollup_by_id"];
 const READ_VERSION: &str = include_str!("../../../../sql/clickhouse/81_read_schema_version.sql");
 const WRITE_VERSION: &str = include_str!("../../../../sql/clickhouse/82_write_schema_version.sql");
 
@@ -43,10 +48,12 @@ pub async fn lay_out(settings: &Settings, layout: Layout) -> Result<(), StoreErr
     }
     migrate(&connection, &settings.database).await?;
     if let Some(days) = layout.cold_after_days {
-        let table = if layout.cluster { "rollup_local" } else { "rollup" };
-        connection.run(DOING, connection.statement(USE_TIERS).param("table", table)).await?;
-        let cold = connection.statement(MOVE_TO_COLD).param("table", table).param("days", days);
-        connection.run(DOING, cold).await?;
+        for table in TIERED {
+            let table = if layout.cluster { format!("{table}_local") } else { table.to_owned() };
+            connection.run(DOING, connection.statement(USE_TIERS).param("table", &table)).await?;
+            let cold = connection.statement(MOVE_TO_COLD).param("table", &table).param("days", days);
+            connection.run(DOING, cold).await?;
+        }
     }
     Ok(())
 }

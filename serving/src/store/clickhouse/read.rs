@@ -1,5 +1,6 @@
-//! The reading calls: each asks the one view that shows every key's newest row of the take that counts.
-//! Guarantee: an answer is of one instant; rows of several writers are summed. Never: reads the table behind the view.
+//! The reading calls: each asks a view that shows every key's newest row of the take that counts: `shown` by hours,
+//! `shown_by_id` for one ad or campaign.
+//! Guarantee: an answer is of one instant; rows of several writers are summed. Never: reads the tables behind the views.
 
 use std::collections::{BTreeMap, BTreeSet};
 
