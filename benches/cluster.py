@@ -62,7 +62,7 @@ def run(bench):
     try:
         with outside.Part(bench, "s3", bench.work / "objects") as store:
             settings(store)
-            batch.prepare(bench, data)
+            batch.prepare(bench, data, bench.args.events)
             with Roles(bench, data) as roles:
                 return compare(bench, data, store, roles)
     finally:
