@@ -62,7 +62,7 @@ impl Waiting {
         billing_time: impl FnOnce(&EventView<'_>) -> Timestamp,
     ) -> Result<Self, Rejection> {
         let place = view(&payload, |event| Place {
-            id_hash: id_hash(event.event_id),
+            id_hash: id_hash(event.event_id.as_str()),
             partition,
             position,
             billing_time: billing_time(event),

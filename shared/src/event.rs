@@ -107,14 +107,27 @@ impl Country {
     /// Two upper-case letters.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let code: [u8; 2] = text.as_bytes().try_into().ok()?;
-        code.iter().all(u8::is_ascii_uppercase).then_some(Self(code))
+        Self::of(text.as_bytes().try_into().ok()?)
+    }
+
+    /// From its two upper-case letters.
+    #[must_use]
+    #[inline]
+    pub fn of(letters: [u8; 2]) -> Option<Self> {
+        letters.iter().all(u8::is_ascii_uppercase).then_some(Self(letters))
     }
 
     /// The code's text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or("ZZ")
+    }
+
+    /// The code's two letters.
+    #[must_use]
+    #[inline]
+    pub fn letters(self) -> [u8; 2] {
+        self.0
     }
 }
 

@@ -29,7 +29,8 @@ pub fn is_id(text: &[u8]) -> bool {
         return false;
     }
     if let Some(last) = text.last_chunk::<16>() {
-        return text.as_chunks::<16>().0.iter().all(all) && all(last);
+        let (whole, rest) = text.as_chunks::<16>();
+        return whole.iter().all(all) && (rest.is_empty() || all(last));
     }
     match (text.first_chunk::<8>(), text.last_chunk::<8>()) {
         (Some(first), Some(last)) => all(first) & all(last),
@@ -40,6 +41,48 @@ pub fn is_id(text: &[u8]) -> bool {
 fn is_allowed(byte: u8) -> bool {
     let is_letter = (byte | 0x20).wrapping_sub(b'a') < 26;
     is_letter | (byte.wrapping_sub(b'0') < 10) | (byte == b'_') | (byte == b'-')
+}
+
+/// An id where it lies: bytes whose form was judged once, for readers that only borrow. Text is made of them where
+/// somebody wants it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IdRef<'a>(&'a [u8]);
+
+impl<'a> IdRef<'a> {
+    /// The id these bytes are, if they have the form of one.
+    #[must_use]
+    pub fn new(bytes: &'a [u8]) -> Option<Self> {
+        is_id(bytes).then_some(Self(bytes))
+    }
+
+    /// What stands for an id that is not known yet: no bytes, so no id.
+    pub(crate) const NONE: Self = Self(&[]);
+
+    /// Its bytes.
+    #[must_use]
+    #[inline]
+    pub fn as_bytes(self) -> &'a [u8] {
+        self.0
+    }
+
+    /// Its text.
+    #[must_use]
+    pub fn as_str(self) -> &'a str {
+        // What has the form of an id is ASCII.
+        std::str::from_utf8(self.0).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for IdRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl AsRef<str> for IdRef<'_> {
+    fn as_ref(&self) -> &str {
+        self.as_str()
+    }
 }
 
 fn check(text: &str) -> Result<(), BadId> {
@@ -66,8 +109,22 @@ macro_rules! id_type {
 
             /// The id's exact text.
             #[must_use]
+            #[inline]
             pub fn as_str(&self) -> &str {
                 &self.0
+            }
+
+            /// The same id, borrowed.
+            #[must_use]
+            #[inline]
+            pub fn borrowed(&self) -> IdRef<'_> {
+                IdRef(self.0.as_bytes())
+            }
+        }
+
+        impl From<IdRef<'_>> for $name {
+            fn from(id: IdRef<'_>) -> Self {
+                Self(CompactString::new(id.as_str()))
             }
         }
 
@@ -159,6 +216,19 @@ mod tests {
             for at in 0..=clean.len() {
                 let bytes = [&clean.as_bytes()[..at], &strange, &clean.as_bytes()[at..]].concat();
                 prop_assert_eq!(is_id(&bytes), (1..=64).contains(&bytes.len()) && bytes.iter().all(contract));
+                prop_assert_eq!(IdRef::new(&bytes).map(|id| id.as_str().as_bytes()), is_id(&bytes).then_some(&bytes[..]));
+            }
+        }
+    }
+
+    #[test]
+    fn each_byte_is_judged_alike_wherever_it_stands() {
+        for byte in 0..=u8::MAX {
+            let allowed = byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+            for (length, at) in (1..=20).flat_map(|length| (0..length).map(move |at| (length, at))) {
+                let mut bytes = vec![b'z'; length];
+                bytes[at] = byte;
+                assert_eq!(is_id(&bytes), allowed, "{byte} at {at} of {length}");
             }
         }
     }

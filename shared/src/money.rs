@@ -61,6 +61,13 @@ impl Currency {
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or("XXX")
     }
+
+    /// The code's three letters.
+    #[must_use]
+    #[inline]
+    pub fn letters(self) -> [u8; 3] {
+        self.0
+    }
 }
 
 impl fmt::Display for Currency {

@@ -2,6 +2,7 @@
 //! Pure: a book is a value with a version; importing makes a new value. Cost is integer nanos, checked.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
@@ -187,9 +188,19 @@ impl PriceBook {
     /// The price of `campaign` in force at `at`; [`NO_PRICE`] where there is none.
     #[must_use]
     pub fn in_force(&self, campaign: &str, at: Timestamp) -> &Price {
+        self.in_force_during(campaign, at).0
+    }
+
+    /// The price of `campaign` in force at `at`, and the stretch of time around `at` during which it is.
+    #[must_use]
+    pub fn in_force_during(&self, campaign: &str, at: Timestamp) -> (&Price, Range<Timestamp>) {
         let prices = self.prices.get(campaign).map_or(&[][..], Vec::as_slice);
         let after = prices.partition_point(|p| p.valid_from <= at);
-        after.checked_sub(1).and_then(|i| prices.get(i)).unwrap_or(&NO_PRICE)
+        let until = prices.get(after).map_or(Timestamp(i64::MAX), |p| p.valid_from);
+        match after.checked_sub(1).and_then(|i| prices.get(i)) {
+            Some(price) => (price, price.valid_from..until),
+            None => (&NO_PRICE, Timestamp(i64::MIN)..until),
+        }
     }
 
     /// The book with `rows` added, one version newer; the same book when every row is already in it.
@@ -313,6 +324,17 @@ mod tests {
         assert_eq!(at("2026-01-03T00:00:00Z").cost(EventKind::Impression, None, None).unwrap().nanos, 7);
         assert_eq!(at("2026-01-02T00:00:00Z").cost(EventKind::Click, None, None).unwrap().nanos, 5_000);
         assert_eq!(book.in_force("other", Timestamp::MAX), &NO_PRICE);
+        for t in ["2026-01-01T23:59:59.999999Z", "2026-01-02T00:00:00Z", "2026-01-02T12:00:00Z", "2026-01-03T00:00:00Z"]
+        {
+            let at = Timestamp::parse(t).unwrap();
+            let (price, during) = book.in_force_during("c", at);
+            assert!(during.contains(&at), "{t}");
+            for inside in [during.start, during.end.plus(-1)] {
+                assert_eq!(book.in_force("c", inside), price);
+            }
+            assert!(during.start == Timestamp(i64::MIN) || book.in_force("c", during.start.plus(-1)) != price);
+            assert!(during.end == Timestamp(i64::MAX) || book.in_force("c", during.end) != price);
+        }
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub struct Counts {
 impl Counts {
     /// The counts of one billable event.
     #[must_use]
+    #[inline]
     pub fn one(kind: EventKind, cost_nanos: i64) -> Self {
         let is = |k: EventKind| u64::from(kind == k);
         Self {
@@ -41,6 +42,7 @@ impl Counts {
     ///
     /// # Errors
     /// [`Overflow`] when a sum does not fit.
+    #[inline]
     pub fn merge(&self, other: &Self) -> Result<Self, Overflow> {
         Ok(Self {
             impressions: self.impressions.checked_add(other.impressions).ok_or(Overflow)?,

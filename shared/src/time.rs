@@ -51,6 +51,7 @@ impl Timestamp {
 
     /// The start of the window of `length` microseconds this instant falls into.
     #[must_use]
+    #[inline]
     pub fn floor(self, length: i64) -> Self {
         Self(self.0 - self.0.rem_euclid(length))
     }
@@ -63,12 +64,14 @@ impl Timestamp {
 
     /// This instant moved by `micros`, saturating.
     #[must_use]
+    #[inline]
     pub fn plus(self, micros: i64) -> Self {
         Self(self.0.saturating_add(micros))
     }
 
     /// Microseconds from `earlier` to this instant (negative if it is later).
     #[must_use]
+    #[inline]
     pub fn since(self, earlier: Self) -> i64 {
         self.0.saturating_sub(earlier.0)
     }

@@ -54,6 +54,7 @@ impl InvalidCode {
     /// Whether the event is forged: it then never claims its id, so that a forger cannot suppress the
     /// real click (contract 2.2).
     #[must_use]
+    #[inline]
     pub fn is_forged(self) -> bool {
         matches!(self, Self::BadSignature | Self::Expired)
     }
@@ -178,6 +179,7 @@ impl Counting {
 
     /// Contract 2.1: the event time when `ingest − max_late ≤ event ≤ ingest + max_future`, else the ingest time.
     #[must_use]
+    #[inline]
     pub fn billing_time(&self, event_time: Timestamp, ingest_time: Timestamp) -> BillingTime {
         let from = ingest_time.plus(-self.max_late_seconds * 1_000_000);
         let to = ingest_time.plus(self.max_future_seconds * 1_000_000);
@@ -203,6 +205,7 @@ impl Counting {
 
     /// Contract 2.3: whether a click repeats the one just before it on the same impression.
     #[must_use]
+    #[inline]
     pub fn is_repeat_click(&self, previous_ingest: Timestamp, ingest: Timestamp) -> bool {
         ingest.since(previous_ingest) < self.repeat_click_seconds * 1_000_000
     }
@@ -230,6 +233,7 @@ impl Counting {
     /// in [`ArchiveOrder`]. Forgery decides first (it claims nothing), then the id, then other invalid
     /// traffic, then the chain of clicks.
     #[must_use]
+    #[inline]
     pub fn verdict(&self, invalid: Option<InvalidCode>, id: IdStanding, repeats: bool) -> Verdict {
         match (invalid, id) {
             (Some(code), _) if code.is_forged() => Verdict::Invalid(code),
@@ -244,6 +248,7 @@ impl Counting {
     /// Whether an event takes part in the chain of clicks on its impression: a click with an impression id
     /// that is not duplicate, conflict or invalid.
     #[must_use]
+    #[inline]
     pub fn chains(&self, kind: EventKind, invalid: Option<InvalidCode>, id: IdStanding) -> bool {
         kind == EventKind::Click && invalid.is_none() && id == IdStanding::First
     }

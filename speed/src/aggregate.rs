@@ -3,17 +3,16 @@
 //! On crash: rebuilt from the checkpoint and the records after it. Five minutes and the hours of an ad are merged
 //! at read time from minutes. Never: drops a window with rows that were not flushed.
 
-use std::collections::BTreeMap;
-
-use hashbrown::HashTable;
 use shared::event::{Country, DeviceType};
-use shared::id::{AdId, CampaignId};
+use shared::id::IdRef;
 use shared::money::{Currency, Overflow};
+use shared::price::{Price, PriceBook};
 use shared::rollup::{Counts, RollupKey, RollupRow};
 use shared::sketch::Sketch;
 use shared::time::{HOUR, MINUTE, Timestamp};
-use xxhash_rust::xxh3::xxh3_64;
 
+use crate::grid::{Cell, Grid, Key, spread};
+use crate::names::{Names, Recent};
 use crate::window::is_closed;
 
 /// A billable event, as far as the windows care.
@@ -21,8 +20,10 @@ use crate::window::is_closed;
 pub(crate) struct Billable<'a> {
     pub(crate) minute: Timestamp,
     pub(crate) hour: Timestamp,
-    pub(crate) ad: &'a str,
-    pub(crate) campaign: &'a str,
+    /// By [`Windows::number`].
+    pub(crate) ad: u32,
+    /// Where its campaign hour may be, by [`Windows::look_ahead`].
+    pub(crate) guess: u32,
     pub(crate) country: Country,
     pub(crate) device: DeviceType,
     pub(crate) currency: Currency,
@@ -30,149 +31,182 @@ pub(crate) struct Billable<'a> {
     pub(crate) counts: Counts,
 }
 
-/// One ad in one minute. (Keys are ordered as [`RollupKey`] orders them.)
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+/// One ad of one campaign in one minute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct AdKey {
-    pub(crate) ad: AdId,
-    pub(crate) campaign: CampaignId,
+    pub(crate) ad: u32,
     pub(crate) currency: Currency,
 }
 
 /// One campaign in one minute.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct CampaignKey {
-    campaign: CampaignId,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CampaignKey {
+    campaign: u32,
     currency: Currency,
 }
 
 /// One campaign in one hour, by dimension.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct HourKey {
-    pub(crate) campaign: CampaignId,
+    pub(crate) campaign: u32,
     pub(crate) country: Country,
     pub(crate) device: DeviceType,
     pub(crate) currency: Currency,
 }
 
-#[derive(Debug)]
-struct Cell<K, X> {
-    key: K,
-    hash: u64,
-    counts: Counts,
-    extra: X,
-    is_changed: bool,
-}
-
-/// The cells of one window, in the order in which they came, found by hash.
-#[derive(Debug)]
-struct Grid<K, X> {
-    index: HashTable<u32>,
-    cells: Vec<Cell<K, X>>,
-    /// Which cells changed since the last flush.
-    changed: Vec<u32>,
-}
-
-impl<K, X> Default for Grid<K, X> {
-    fn default() -> Self {
-        Self { index: HashTable::new(), cells: Vec::new(), changed: Vec::new() }
+impl Key for AdKey {
+    fn hash(self) -> u64 {
+        spread(u64::from(self.ad), number_of(self.currency))
     }
 }
 
-impl<K, X: Default> Grid<K, X> {
-    /// The cell with `hash` whose key `is` the wanted one, made if it is not there, marked as changed.
-    /// `None` when it cannot be made: not a key, or 2³² cells.
-    fn cell(
-        &mut self,
-        hash: u64,
-        is: impl Fn(&K) -> bool,
-        make: impl FnOnce() -> Option<K>,
-    ) -> Option<&mut Cell<K, X>> {
-        let Self { index, cells, changed } = self;
-        let cell_at = |at: &u32| cells.get(*at as usize);
-        let found = index.find(hash, |at| cell_at(at).is_some_and(|c| c.hash == hash && is(&c.key))).copied();
-        let at = match found {
-            Some(at) => at,
-            None => {
-                let at = u32::try_from(cells.len()).ok()?;
-                let key = make()?;
-                index.insert_unique(hash, at, |at| cell_at(at).map_or(0, |c| c.hash));
-                cells.push(Cell { key, hash, counts: Counts::default(), extra: X::default(), is_changed: false });
-                at
-            }
-        };
-        let cell = cells.get_mut(at as usize)?;
-        if !cell.is_changed {
-            cell.is_changed = true;
-            changed.push(at);
-        }
-        Some(cell)
+impl Key for CampaignKey {
+    fn hash(self) -> u64 {
+        spread(u64::from(self.campaign), number_of(self.currency))
     }
+}
 
-    /// The cells that changed since the last flush, by key. The first 16 bytes of its `text`, which the key begins
-    /// with, nearly always decide, so the cells themselves are seldom looked at.
-    fn changed(&self, text: impl Fn(&K) -> &str) -> impl Iterator<Item = &Cell<K, X>>
-    where
-        K: Ord,
-    {
-        let cells = self.changed.iter().filter_map(|at| self.cells.get(*at as usize));
-        let mut sorted: Vec<_> = cells.map(|cell| (beginning(text(&cell.key)), cell)).collect();
-        sorted.sort_unstable_by(|(a, x), (b, y)| a.cmp(b).then_with(|| x.key.cmp(&y.key)));
-        sorted.into_iter().map(|(_, cell)| cell)
+impl Key for HourKey {
+    fn hash(self) -> u64 {
+        let [a, b] = self.country.letters();
+        let place = u64::from_le_bytes([a, b, self.device as u8, 0, 0, 0, 0, 0]);
+        spread(u64::from(self.campaign) | place << 32, number_of(self.currency))
     }
+}
 
-    fn mark_flushed(&mut self) {
-        for at in std::mem::take(&mut self.changed) {
-            if let Some(cell) = self.cells.get_mut(at as usize) {
-                cell.is_changed = false;
-            }
-        }
-    }
+fn number_of(currency: Currency) -> u64 {
+    let [a, b, c] = currency.letters();
+    u64::from_le_bytes([a, b, c, 0, 0, 0, 0, 0])
 }
 
 #[derive(Debug, Default)]
-struct Minute {
-    ads: Grid<AdKey, ()>,
+pub(crate) struct Minute {
+    pub(crate) ads: Grid<AdKey, ()>,
     campaigns: Grid<CampaignKey, ()>,
 }
 
 impl Minute {
     fn rows(&self) -> usize {
-        self.ads.cells.len() + self.campaigns.cells.len()
+        self.ads.len() + self.campaigns.len()
+    }
+}
+
+/// Windows by their start, the latest last: most events are in it.
+#[derive(Debug)]
+struct ByStart<T>(Vec<(Timestamp, T)>);
+
+impl<T> Default for ByStart<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T: Default> ByStart<T> {
+    /// The window that begins at `start`, made if it is not there. (Always `Some`.)
+    fn at(&mut self, start: Timestamp) -> Option<&mut T> {
+        let is_last = self.0.last().is_some_and(|(last, _)| *last == start);
+        let found = if is_last { Ok(self.0.len() - 1) } else { self.0.binary_search_by_key(&start, |(s, _)| *s) };
+        let at = found.unwrap_or_else(|at| {
+            self.0.insert(at, (start, T::default()));
+            at
+        });
+        self.0.get_mut(at).map(|(_, window)| window)
+    }
+
+    /// Those from `start` on.
+    fn since(&self, start: Timestamp) -> &[(Timestamp, T)] {
+        self.0.get(self.0.partition_point(|(s, _)| *s < start)..).unwrap_or_default()
     }
 }
 
 /// All open windows of one partition.
 #[derive(Debug, Default)]
 pub(crate) struct Windows {
-    minutes: BTreeMap<Timestamp, Minute>,
-    hours: BTreeMap<Timestamp, Grid<HourKey, Sketch>>,
+    names: Names,
+    minutes: ByStart<Minute>,
+    hours: ByStart<Grid<HourKey, Sketch>>,
     /// How many rows there are, closed ones that wait for a flush included.
     rows: usize,
+    /// Users that are not in their hours' sketches yet: the hour, the cell, the hash.
+    users: Vec<(Timestamp, u32, u64)>,
 }
 
 impl Windows {
+    /// The number of an ad under a campaign, good until the next [`Windows::mark_flushed`].
+    ///
+    /// # Errors
+    /// [`Overflow`] when there are 2³² of them.
+    pub(crate) fn number(&mut self, ad: IdRef<'_>, campaign: IdRef<'_>) -> Result<u32, Overflow> {
+        self.names.number(ad, campaign).ok_or(Overflow)
+    }
+
+    /// The price of an ad at `at` by `book`, which is always the same until [`Windows::forget_prices`].
+    pub(crate) fn price(&mut self, ad: u32, at: Timestamp, book: &PriceBook) -> Price {
+        self.names.price(ad, at, book)
+    }
+
+    /// The next prices come from another book.
+    pub(crate) fn forget_prices(&mut self) {
+        self.names.forget_prices();
+    }
+
     /// Adds one event to its three rows.
     ///
     /// # Errors
     /// [`Overflow`] when a sum does not fit; the event is then in none of the rows.
     pub(crate) fn add(&mut self, event: &Billable<'_>) -> Result<(), Overflow> {
-        let campaign_hash = xxh3_64(event.campaign.as_bytes());
-        let minute = self.minutes.entry(event.minute).or_default();
-        let hours = self.hours.entry(event.hour).or_default();
-        let before = minute.rows() + hours.cells.len();
-        let ad = ad_cell(&mut minute.ads, event, campaign_hash).ok_or(Overflow)?;
+        let &Billable { ad, country, device, currency, .. } = event;
+        let (campaign, of_ad, of_campaign) = self.names.recent(ad).ok_or(Overflow)?;
+        let minute = self.minutes.at(event.minute).ok_or(Overflow)?;
+        let hour = self.hours.at(event.hour).ok_or(Overflow)?;
+        let before = minute.rows() + hour.len();
+        let ad = minute.ads.cell(AdKey { ad, currency }, guess(of_ad, event.minute)).ok_or(Overflow)?;
         let ad_counts = ad.counts.merge(&event.counts)?;
-        let campaign = campaign_cell(&mut minute.campaigns, event, campaign_hash).ok_or(Overflow)?;
-        let campaign_counts = campaign.counts.merge(&event.counts)?;
-        let hour = hour_cell(hours, event, campaign_hash).ok_or(Overflow)?;
-        hour.counts = hour.counts.merge(&event.counts)?;
-        campaign.counts = campaign_counts;
+        let key = CampaignKey { campaign, currency };
+        let of_minute = minute.campaigns.cell(key, guess(of_campaign, event.minute)).ok_or(Overflow)?;
+        let campaign_counts = of_minute.counts.merge(&event.counts)?;
+        let mut at = event.guess;
+        let of_hour = hour.cell(HourKey { campaign, country, device, currency }, &mut at).ok_or(Overflow)?;
+        of_hour.counts = of_hour.counts.merge(&event.counts)?;
+        of_minute.counts = campaign_counts;
         ad.counts = ad_counts;
         if let Some(user) = event.user {
-            hour.extra.add(Sketch::hash(user));
+            self.users.push((event.hour, at, Sketch::hash(user)));
         }
-        self.rows += minute.rows() + hours.cells.len() - before;
+        self.rows += minute.rows() + hour.len() - before;
         Ok(())
+    }
+
+    /// Puts the users of the events so far into their sketches: in a loop that does nothing else, so that waiting for
+    /// one sketch's memory overlaps with the next one's.
+    pub(crate) fn settle(&mut self) {
+        for (hour, at, user) in self.users.drain(..) {
+            if let Some(cell) = self.hours.at(hour).and_then(|cells| cells.get_mut(at)) {
+                cell.extra.add(user);
+            }
+        }
+    }
+
+    /// The number of an ad, if it has one, to [`Windows::look_ahead`].
+    pub(crate) fn find(&self, ad: IdRef<'_>, campaign: IdRef<'_>) -> Option<u32> {
+        self.names.find(ad, campaign)
+    }
+
+    /// Reads where an event's rows probably are, so that their memory is near when it is written. Gives a guess where
+    /// its campaign hour is, and a number that means nothing.
+    pub(crate) fn look_ahead(
+        &self,
+        ad: u32,
+        at: Timestamp,
+        country: Country,
+        device: DeviceType,
+    ) -> Option<(u32, u64)> {
+        let (campaign, recent, currency) = self.names.last(ad)?;
+        let (_, minute) = self.minutes.since(at.floor(MINUTE)).first()?;
+        let cell = minute.ads.cells().get(recent_of(recent, at) as usize);
+        let (_, hour) = self.hours.since(at.floor(HOUR)).first()?;
+        let guess = hour.find(HourKey { campaign, country, device, currency })?;
+        Some((guess, cell.map_or(0, |cell| cell.counts.impressions)))
     }
 
     /// The end of the oldest open minute, if more than `max` rows are open at `horizon`. (Closed windows that wait
@@ -181,146 +215,155 @@ impl Windows {
         if self.rows <= max {
             return None;
         }
-        let minutes = self.minutes.range(horizon.floor(MINUTE)..);
-        let hours = self.hours.range(horizon.floor(HOUR)..).map(|(_, cells)| cells.cells.len());
-        let rows = minutes.clone().map(|(_, minute)| minute.rows()).sum::<usize>() + hours.sum::<usize>();
-        (rows > max).then(|| minutes.map(|(start, _)| start.plus(MINUTE)).next()).flatten()
+        let minutes = self.minutes.since(horizon.floor(MINUTE));
+        let hours = self.hours.since(horizon.floor(HOUR)).iter().map(|(_, cells)| cells.len());
+        let rows = minutes.iter().map(|(_, minute)| minute.rows()).sum::<usize>() + hours.sum::<usize>();
+        (rows > max).then(|| minutes.first().map(|(start, _)| start.plus(MINUTE))).flatten()
     }
 
     /// Every row that changed since the last [`Windows::mark_flushed`], sorted by key.
     pub(crate) fn changed_rows(&self) -> Vec<RollupRow> {
-        let mut rows = Vec::new();
-        for (&minute, cells) in &self.minutes {
-            rows.extend(cells.ads.changed(|key| key.ad.as_str()).map(|cell| {
-                let AdKey { ad, campaign, currency } = cell.key.clone();
-                let key = RollupKey::AdMinute { minute, ad_id: ad, campaign_id: campaign, currency };
+        let Self { names, minutes, hours, .. } = self;
+        let of_minutes = minutes.0.iter().map(|(_, m)| m.ads.changed_len() + m.campaigns.changed_len());
+        let of_hours = hours.0.iter().map(|(_, cells)| cells.changed_len());
+        let mut rows = Vec::with_capacity(of_minutes.chain(of_hours).sum());
+        for (minute, cells) in &minutes.0 {
+            let name = |key: AdKey| names.ids(key.ad).map(|(ad, campaign)| (ad, campaign, key.currency));
+            rows.extend(sorted(&cells.ads, |(ad, ..)| ad.as_str(), name).map(|((ad, campaign, currency), cell)| {
+                let (minute, ad_id, campaign_id) = (*minute, ad.clone(), campaign.clone());
+                let key = RollupKey::AdMinute { minute, ad_id, campaign_id, currency };
                 RollupRow { key, counts: cell.counts, uniques: None }
             }));
         }
-        for (&minute, cells) in &self.minutes {
-            rows.extend(cells.campaigns.changed(|key| key.campaign.as_str()).map(|cell| {
-                let CampaignKey { campaign, currency } = cell.key.clone();
-                let key = RollupKey::CampaignMinute { minute, campaign_id: campaign, currency };
+        for (minute, cells) in &minutes.0 {
+            let name = |key: CampaignKey| names.campaign(key.campaign).map(|campaign| (campaign, key.currency));
+            rows.extend(sorted(&cells.campaigns, |(c, _)| c.as_str(), name).map(|((campaign, currency), cell)| {
+                let key = RollupKey::CampaignMinute { minute: *minute, campaign_id: campaign.clone(), currency };
                 RollupRow { key, counts: cell.counts, uniques: None }
             }));
         }
-        for (&hour, cells) in &self.hours {
-            rows.extend(cells.changed(|key| key.campaign.as_str()).map(|cell| {
-                let HourKey { campaign: campaign_id, country, device: device_type, currency } = cell.key.clone();
-                let key = RollupKey::CampaignHour { hour, campaign_id, country, device_type, currency };
-                RollupRow { key, counts: cell.counts, uniques: Some(cell.extra.clone()) }
-            }));
+        for (hour, cells) in &hours.0 {
+            let name = |key: HourKey| names.campaign(key.campaign).map(|c| (c, key.country, key.device, key.currency));
+            rows.extend(sorted(cells, |(c, ..)| c.as_str(), name).map(
+                |((c, country, device_type, currency), cell)| {
+                    let (hour, campaign_id) = (*hour, c.clone());
+                    let key = RollupKey::CampaignHour { hour, campaign_id, country, device_type, currency };
+                    RollupRow { key, counts: cell.counts, uniques: Some(cell.extra.clone()) }
+                },
+            ));
         }
         rows
     }
 
     /// Takes note that the changed rows are in the store, and drops what is closed before `horizon`.
     pub(crate) fn mark_flushed(&mut self, horizon: Timestamp) {
-        self.minutes.retain(|start, _| !is_closed(*start, MINUTE, horizon));
-        self.hours.retain(|start, _| !is_closed(*start, HOUR, horizon));
-        for minute in self.minutes.values_mut() {
+        self.minutes.0.retain(|(start, _)| !is_closed(*start, MINUTE, horizon));
+        self.hours.0.retain(|(start, _)| !is_closed(*start, HOUR, horizon));
+        for (_, minute) in &mut self.minutes.0 {
             minute.ads.mark_flushed();
             minute.campaigns.mark_flushed();
         }
-        self.hours.values_mut().for_each(Grid::mark_flushed);
+        self.hours.0.iter_mut().for_each(|(_, cells)| cells.mark_flushed());
+        if self.names.is_crowded() {
+            let ads = self.minutes.0.iter().flat_map(|(_, m)| m.ads.cells().iter().map(|cell| cell.key.ad));
+            let campaigns = self.hours.0.iter().flat_map(|(_, h)| h.cells().iter().map(|cell| cell.key.campaign));
+            self.names.keep(ads, campaigns);
+        }
         self.recount();
     }
 
     /// Brings the number of rows up to date.
     pub(crate) fn recount(&mut self) {
-        let minutes = self.minutes.values().map(Minute::rows);
-        self.rows = minutes.sum::<usize>() + self.hours.values().map(|cells| cells.cells.len()).sum::<usize>();
+        let minutes = self.minutes.0.iter().map(|(_, minute)| minute.rows());
+        self.rows = minutes.sum::<usize>() + self.hours.0.iter().map(|(_, cells)| cells.len()).sum::<usize>();
     }
 
-    /// Every ad minute, minute by minute. (Campaign minutes are their sums.)
-    pub(crate) fn ads(&self) -> impl Iterator<Item = (Timestamp, &AdKey, &Counts)> {
-        self.minutes.iter().flat_map(|(start, m)| m.ads.cells.iter().map(|c| (*start, &c.key, &c.counts)))
+    /// The ids by their numbers.
+    pub(crate) fn names(&self) -> &Names {
+        &self.names
     }
 
-    /// Every campaign hour, hour by hour.
-    pub(crate) fn hours(&self) -> impl Iterator<Item = (Timestamp, &HourKey, &Counts, &Sketch)> {
-        self.hours.iter().flat_map(|(start, g)| g.cells.iter().map(|c| (*start, &c.key, &c.counts, &c.extra)))
+    /// Every minute. (Campaign minutes are the sums of their ads'.)
+    pub(crate) fn minutes(&self) -> impl Iterator<Item = (Timestamp, &Grid<AdKey, ()>)> {
+        self.minutes.0.iter().map(|(start, minute)| (*start, &minute.ads))
+    }
+
+    /// Every hour.
+    pub(crate) fn hours(&self) -> impl Iterator<Item = (Timestamp, &Grid<HourKey, Sketch>)> {
+        self.hours.0.iter().map(|(start, cells)| (*start, cells))
+    }
+
+    /// Makes room for so many ads.
+    pub(crate) fn reserve_ads(&mut self, more: usize) {
+        self.names.reserve(more);
+    }
+
+    /// Makes room for so many ads' rows in a minute.
+    pub(crate) fn reserve_rows(&mut self, minute: Timestamp, more: usize) {
+        if let Some(minute) = self.minutes.at(minute) {
+            minute.ads.reserve(more);
+        }
     }
 
     /// Puts an ad minute back, and its share of the campaign minute; both count as changed.
-    pub(crate) fn restore_ad(&mut self, minute: Timestamp, key: AdKey, counts: Counts) -> Result<(), Overflow> {
-        let AdKey { ad, campaign, currency } = key;
-        let hash = xxh3_64(campaign.as_str().as_bytes());
-        let event = Billable {
-            minute,
-            hour: minute.floor(HOUR),
-            ad: ad.as_str(),
-            campaign: campaign.as_str(),
-            country: Country::UNKNOWN,
-            device: DeviceType::Other,
-            currency,
-            user: None,
-            counts,
-        };
-        let minute = self.minutes.entry(minute).or_default();
-        ad_cell(&mut minute.ads, &event, hash).ok_or(Overflow)?.counts = counts;
-        let campaign = campaign_cell(&mut minute.campaigns, &event, hash).ok_or(Overflow)?;
-        campaign.counts = campaign.counts.merge(&counts)?;
+    pub(crate) fn restore_ad(
+        &mut self,
+        start: Timestamp,
+        ad: u32,
+        currency: Currency,
+        counts: Counts,
+    ) -> Result<(), Overflow> {
+        let (campaign, of_ad, of_campaign) = self.names.recent(ad).ok_or(Overflow)?;
+        let minute = self.minutes.at(start).ok_or(Overflow)?;
+        let guess_ad = guess(of_ad, start);
+        // What it says is of another minute: to look there would only wait for memory.
+        *guess_ad = u32::MAX;
+        minute.ads.cell(AdKey { ad, currency }, guess_ad).ok_or(Overflow)?.counts = counts;
+        let key = CampaignKey { campaign, currency };
+        let of_minute = minute.campaigns.cell(key, guess(of_campaign, start)).ok_or(Overflow)?;
+        of_minute.counts = of_minute.counts.merge(&counts)?;
         Ok(())
     }
 
     /// Puts a campaign hour back; it counts as changed.
-    pub(crate) fn restore_hour(&mut self, hour: Timestamp, key: HourKey, counts: Counts, users: Sketch) -> Option<()> {
-        let HourKey { campaign, country, device, currency } = key;
-        let hash = xxh3_64(campaign.as_str().as_bytes());
-        let campaign = campaign.as_str();
-        let event = Billable { minute: hour, hour, ad: "", campaign, country, device, currency, user: None, counts };
-        let cell = hour_cell(self.hours.entry(hour).or_default(), &event, hash)?;
+    pub(crate) fn restore_hour(
+        &mut self,
+        start: Timestamp,
+        campaign: IdRef<'_>,
+        (country, device, currency): (Country, DeviceType, Currency),
+        counts: Counts,
+        users: Sketch,
+    ) -> Option<()> {
+        let campaign = self.names.campaign_number(campaign)?;
+        let mut nowhere = u32::MAX;
+        let cell = self.hours.at(start)?.cell(HourKey { campaign, country, device, currency }, &mut nowhere)?;
         cell.counts = counts;
         cell.extra = users;
         Some(())
     }
 }
 
-fn ad_cell<'g>(
-    grid: &'g mut Grid<AdKey, ()>,
-    event: &Billable<'_>,
-    campaign_hash: u64,
-) -> Option<&'g mut Cell<AdKey, ()>> {
-    let hash = mix(xxh3_64(event.ad.as_bytes()), campaign_hash);
-    grid.cell(
-        hash,
-        |key| key.ad.as_str() == event.ad && key.campaign.as_str() == event.campaign && key.currency == event.currency,
-        || {
-            let (ad, campaign) = (AdId::new(event.ad).ok()?, CampaignId::new(event.campaign).ok()?);
-            Some(AdKey { ad, campaign, currency: event.currency })
-        },
-    )
+fn recent_of([even, odd]: Recent, at: Timestamp) -> u32 {
+    if at.0 / MINUTE % 2 == 0 { even } else { odd }
 }
 
-fn campaign_cell<'g>(
-    grid: &'g mut Grid<CampaignKey, ()>,
-    event: &Billable<'_>,
-    campaign_hash: u64,
-) -> Option<&'g mut Cell<CampaignKey, ()>> {
-    grid.cell(
-        campaign_hash,
-        |key| key.campaign.as_str() == event.campaign && key.currency == event.currency,
-        || Some(CampaignKey { campaign: CampaignId::new(event.campaign).ok()?, currency: event.currency }),
-    )
+/// Where the row of that minute was last.
+fn guess(recent: &mut Recent, minute: Timestamp) -> &mut u32 {
+    let [even, odd] = recent;
+    if minute.0 / MINUTE % 2 == 0 { even } else { odd }
 }
 
-fn hour_cell<'g>(
-    grid: &'g mut Grid<HourKey, Sketch>,
-    event: &Billable<'_>,
-    campaign_hash: u64,
-) -> Option<&'g mut Cell<HourKey, Sketch>> {
-    let &Billable { country, device, currency, .. } = event;
-    let [a, b] = country.as_str().as_bytes().first_chunk::<2>().copied().unwrap_or_default();
-    let hash = mix(campaign_hash, u64::from_le_bytes([a, b, device as u8, 0, 0, 0, 0, 0]));
-    grid.cell(
-        hash,
-        |key| {
-            key.campaign.as_str() == event.campaign
-                && (key.country, key.device, key.currency) == (country, device, currency)
-        },
-        || Some(HourKey { campaign: CampaignId::new(event.campaign).ok()?, country, device, currency }),
-    )
+/// The cells that changed since the last flush, by name. The first 16 bytes of its text nearly always decide, so the
+/// names themselves are seldom compared.
+fn sorted<'g, K: Key, X, N: Ord>(
+    grid: &'g Grid<K, X>,
+    text: impl Fn(&N) -> &str,
+    name: impl Fn(K) -> Option<N>,
+) -> impl Iterator<Item = (N, &'g Cell<K, X>)> {
+    let named = grid.changed().filter_map(|cell| Some((beginning(text(&name(cell.key)?)), cell)));
+    let mut sorted: Vec<_> = named.collect();
+    sorted.sort_unstable_by(|(a, x), (b, y)| a.cmp(b).then_with(|| name(x.key).cmp(&name(y.key))));
+    sorted.into_iter().filter_map(move |(_, cell)| Some((name(cell.key)?, cell)))
 }
 
 /// The first 16 bytes as a number that orders like the text. (No id has a byte 0, which is what is missing counts as.)
@@ -331,9 +374,4 @@ fn beginning(text: &str) -> u128 {
     let mut first = [0; 16];
     first.iter_mut().zip(text.bytes()).for_each(|(to, byte)| *to = byte);
     u128::from_be_bytes(first)
-}
-
-/// One hash of two: a rotation and an odd factor keep both parts' bits apart.
-fn mix(a: u64, b: u64) -> u64 {
-    (a.rotate_left(23) ^ b).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }

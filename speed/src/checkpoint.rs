@@ -1,23 +1,27 @@
 //! The checkpoint: one partition's whole state and its position as one object, so that they cannot disagree.
 //! Remembered ids are named with length and checksum, not contained (see `dedup`). Protobuf, so that fields can be
 //! added; a format number so that a change of meaning is noticed.
+//! Rows of ad minutes, of which there may be millions, are columns of numbers that point into one list of ads.
 //! Never: holds what can be computed (campaign minutes are the sums of their ads').
 
 use std::collections::BTreeMap;
 
 use prost::Message;
 use shared::event::{Country, DeviceType};
-use shared::id::{AdId, CampaignId};
+use shared::id::IdRef;
 use shared::money::Currency;
 use shared::rollup::Counts;
 use shared::sketch::Sketch;
 use shared::time::Timestamp;
 
-use crate::aggregate::{AdKey, HourKey, Windows};
+use crate::aggregate::{AdKey, Windows};
 use crate::dedup::MemoryMessage;
+use crate::grid::Grid;
 
 /// Today's meaning of the fields.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
+/// The one before, which is still read: it has the ad minutes one by one.
+const FORMAT_BEFORE: u32 = 1;
 
 /// A worker's state. Times are microseconds.
 #[derive(Clone, PartialEq, Message)]
@@ -43,14 +47,55 @@ pub(crate) struct StateMessage {
     pub(crate) outcomes: BTreeMap<String, u64>,
     #[prost(btree_map = "int64, uint64", tag = "10")]
     pub(crate) late_by_hour: BTreeMap<i64, u64>,
+    /// Ad minutes as format 1 had them; empty since.
     #[prost(message, repeated, tag = "11")]
-    pub(crate) ads: Vec<AdMessage>,
+    pub(crate) old_ads: Vec<AdMessage>,
     #[prost(message, repeated, tag = "12")]
     pub(crate) hours: Vec<HourMessage>,
     #[prost(message, optional, tag = "13")]
     pub(crate) ids: Option<MemoryMessage>,
     #[prost(message, optional, tag = "14")]
     pub(crate) clicks: Option<MemoryMessage>,
+    #[prost(message, optional, tag = "15")]
+    pub(crate) minutes: Option<MinutesMessage>,
+}
+
+/// Every ad minute. Numbers count from 0.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct MinutesMessage {
+    #[prost(string, repeated, tag = "1")]
+    campaigns: Vec<String>,
+    #[prost(string, repeated, tag = "2")]
+    ads: Vec<String>,
+    /// Each ad's campaign, by number.
+    #[prost(uint32, repeated, tag = "3")]
+    ad_campaigns: Vec<u32>,
+    #[prost(message, repeated, tag = "4")]
+    pub(crate) minutes: Vec<MinuteMessage>,
+}
+
+/// The ads of one minute, a column for each field.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct MinuteMessage {
+    #[prost(int64, tag = "1")]
+    minute: i64,
+    /// By number.
+    #[prost(uint32, repeated, tag = "2")]
+    ads: Vec<u32>,
+    /// Three letters each.
+    #[prost(bytes = "vec", tag = "3")]
+    currencies: Vec<u8>,
+    #[prost(uint64, repeated, tag = "4")]
+    impressions: Vec<u64>,
+    #[prost(uint64, repeated, tag = "5")]
+    clicks: Vec<u64>,
+    #[prost(uint64, repeated, tag = "6")]
+    conversions: Vec<u64>,
+    /// The upper and the lower half of the 128-bit sum.
+    #[prost(sint64, repeated, tag = "7")]
+    cost_high: Vec<i64>,
+    #[prost(uint64, repeated, tag = "8")]
+    cost_low: Vec<u64>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -105,67 +150,209 @@ pub(crate) fn encode(message: &StateMessage) -> Vec<u8> {
     message.encode_to_vec()
 }
 
-/// From the object's bytes; `None` when they are not a checkpoint of this format.
+/// From the object's bytes; `None` when they are not a checkpoint of this format or the one before.
 pub(crate) fn decode(bytes: &[u8]) -> Option<StateMessage> {
-    StateMessage::decode(bytes).ok().filter(|m| m.format == FORMAT)
+    StateMessage::decode(bytes).ok().filter(|m| [FORMAT, FORMAT_BEFORE].contains(&m.format))
 }
 
 /// The open windows as messages.
-pub(crate) fn windows(windows: &Windows) -> (Vec<AdMessage>, Vec<HourMessage>) {
-    let ads = windows.ads().map(|(minute, key, counts)| AdMessage {
-        minute: minute.0,
-        ad: key.ad.to_string(),
-        campaign: key.campaign.to_string(),
-        currency: key.currency.to_string(),
-        counts: counts.into(),
-    });
-    let hours = windows.hours().map(|(hour, key, counts, users)| HourMessage {
-        hour: hour.0,
-        campaign: key.campaign.to_string(),
-        country: key.country.as_str().to_owned(),
-        device: key.device.as_str().to_owned(),
-        currency: key.currency.to_string(),
-        counts: counts.into(),
-        users: users.to_bytes(),
-    });
-    (ads.collect(), hours.collect())
+pub(crate) fn windows(windows: &Windows) -> (MinutesMessage, Vec<HourMessage>) {
+    let mut ads = Renumbered::new(windows);
+    let minutes = windows.minutes().map(|(minute, cells)| ads.minute(minute, cells)).collect();
+    let mut hours = Vec::new();
+    for (hour, cells) in windows.hours() {
+        hours.extend(cells.cells().iter().filter_map(|cell| {
+            let campaign = windows.names().campaign(cell.key.campaign)?;
+            Some(HourMessage {
+                hour: hour.0,
+                campaign: campaign.to_string(),
+                country: cell.key.country.as_str().to_owned(),
+                device: cell.key.device.as_str().to_owned(),
+                currency: cell.key.currency.to_string(),
+                counts: (&cell.counts).into(),
+                users: cell.extra.to_bytes(),
+            })
+        }));
+    }
+    (MinutesMessage { minutes, ..ads.names }, hours)
+}
+
+/// Ads and campaigns numbered in the order in which the rows name them, so that equal rows give equal bytes.
+struct Renumbered<'w> {
+    windows: &'w Windows,
+    /// The new numbers plus 1, by the windows' own.
+    ads: Vec<u32>,
+    campaigns: Vec<u32>,
+    names: MinutesMessage,
+}
+
+impl<'w> Renumbered<'w> {
+    fn new(windows: &'w Windows) -> Self {
+        let names = windows.names();
+        let (ads, campaigns) = (vec![0; names.ads()], vec![0; names.campaigns()]);
+        Self { windows, ads, campaigns, names: MinutesMessage::default() }
+    }
+
+    fn minute(&mut self, minute: Timestamp, cells: &Grid<AdKey, ()>) -> MinuteMessage {
+        let cells = cells.cells();
+        let mut columns = MinuteMessage::with_capacity(minute, cells.len());
+        for cell in cells {
+            if let Some(ad) = self.ad(cell.key.ad) {
+                columns.push(ad, cell.key.currency, &cell.counts);
+            }
+        }
+        columns
+    }
+
+    fn ad(&mut self, ad: u32) -> Option<u32> {
+        let names = self.windows.names();
+        let number = self.ads.get_mut(ad as usize)?;
+        if *number == 0 {
+            let (id, campaign_id) = names.ids(ad)?;
+            let campaign = self.campaigns.get_mut(names.campaign_of(ad)? as usize)?;
+            if *campaign == 0 {
+                self.names.campaigns.push(campaign_id.to_string());
+                *campaign = u32::try_from(self.names.campaigns.len()).ok()?;
+            }
+            self.names.ads.push(id.to_string());
+            self.names.ad_campaigns.push(*campaign - 1);
+            *number = u32::try_from(self.names.ads.len()).ok()?;
+        }
+        Some(*number - 1)
+    }
+}
+
+impl MinuteMessage {
+    fn with_capacity(minute: Timestamp, rows: usize) -> Self {
+        Self {
+            minute: minute.0,
+            ads: Vec::with_capacity(rows),
+            currencies: Vec::with_capacity(3 * rows),
+            impressions: Vec::with_capacity(rows),
+            clicks: Vec::with_capacity(rows),
+            conversions: Vec::with_capacity(rows),
+            cost_high: Vec::with_capacity(rows),
+            cost_low: Vec::with_capacity(rows),
+        }
+    }
+
+    fn push(&mut self, ad: u32, currency: Currency, counts: &Counts) {
+        let (cost_high, cost_low) = halves(counts.cost_nanos);
+        self.ads.push(ad);
+        self.currencies.extend(currency.letters());
+        self.impressions.push(counts.impressions);
+        self.clicks.push(counts.clicks);
+        self.conversions.push(counts.conversions);
+        self.cost_high.push(cost_high);
+        self.cost_low.push(cost_low);
+    }
+
+    /// Its rows; `None` when the columns differ in length or a currency is none.
+    fn rows(&self) -> Option<impl Iterator<Item = Option<(u32, Currency, Counts)>>> {
+        let rows = self.ads.len();
+        let lengths = [self.impressions.len(), self.clicks.len(), self.conversions.len()];
+        let costs = [self.cost_high.len(), self.cost_low.len(), self.currencies.len() / 3];
+        if lengths.into_iter().chain(costs).any(|length| length != rows) || !self.currencies.len().is_multiple_of(3) {
+            return None;
+        }
+        let currencies = self.currencies.chunks_exact(3).map(|c| std::str::from_utf8(c).ok().and_then(Currency::parse));
+        let shown = self.impressions.iter().zip(&self.clicks).zip(&self.conversions);
+        let cost = self.cost_high.iter().zip(&self.cost_low);
+        let counts = shown.zip(cost).map(|(((impressions, clicks), conversions), (high, low))| Counts {
+            impressions: *impressions,
+            clicks: *clicks,
+            conversions: *conversions,
+            cost_nanos: whole(*high, *low),
+        });
+        let rows = self.ads.iter().zip(currencies).zip(counts);
+        Some(rows.map(|((ad, currency), counts)| Some((*ad, currency?, counts))))
+    }
 }
 
 /// The windows of a checkpoint, every row marked as changed; `None` when a field is not what it must be.
 pub(crate) fn restore_windows(message: &StateMessage) -> Option<Windows> {
     let mut windows = Windows::default();
-    for m in &message.ads {
-        let (ad, campaign) = (AdId::new(&m.ad).ok()?, CampaignId::new(&m.campaign).ok()?);
-        let key = AdKey { ad, campaign, currency: Currency::parse(&m.currency)? };
-        windows.restore_ad(Timestamp(m.minute), key, (&m.counts).into()).ok()?;
+    if let Some(minutes) = &message.minutes {
+        restore_minutes(&mut windows, minutes)?;
+    }
+    for m in &message.old_ads {
+        let (ad, campaign) = (IdRef::new(m.ad.as_bytes())?, IdRef::new(m.campaign.as_bytes())?);
+        let (ad, currency) = (windows.number(ad, campaign).ok()?, Currency::parse(&m.currency)?);
+        windows.restore_ad(Timestamp(m.minute), ad, currency, (&m.counts).into()).ok()?;
     }
     for m in &message.hours {
-        let key = HourKey {
-            campaign: CampaignId::new(&m.campaign).ok()?,
-            country: Country::parse(&m.country)?,
-            device: DeviceType::parse(&m.device)?,
-            currency: Currency::parse(&m.currency)?,
-        };
+        let campaign = IdRef::new(m.campaign.as_bytes())?;
+        let place = (Country::parse(&m.country)?, DeviceType::parse(&m.device)?, Currency::parse(&m.currency)?);
         let users = Sketch::from_bytes(&m.users).ok()?;
-        windows.restore_hour(Timestamp(m.hour), key, (&m.counts).into(), users)?;
+        windows.restore_hour(Timestamp(m.hour), campaign, place, (&m.counts).into(), users)?;
     }
     windows.recount();
     Some(windows)
 }
 
+fn restore_minutes(windows: &mut Windows, message: &MinutesMessage) -> Option<()> {
+    let campaigns: Option<Vec<_>> = message.campaigns.iter().map(|id| IdRef::new(id.as_bytes())).collect();
+    let campaigns = campaigns?;
+    let MinutesMessage { ads, ad_campaigns, minutes, .. } = message;
+    windows.reserve_ads(ads.len());
+    let numbers: Option<Vec<u32>> = ads
+        .iter()
+        .zip(ad_campaigns)
+        .map(|(ad, at)| windows.number(IdRef::new(ad.as_bytes())?, *campaigns.get(*at as usize)?).ok())
+        .collect();
+    let numbers = numbers?;
+    for m in minutes {
+        let minute = Timestamp(m.minute);
+        windows.reserve_rows(minute, m.ads.len());
+        for row in m.rows()? {
+            let (ad, currency, counts) = row?;
+            windows.restore_ad(minute, *numbers.get(ad as usize)?, currency, counts).ok()?;
+        }
+    }
+    Some(())
+}
+
+/// The upper and the lower half of a sum.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // taking the two halves is the point
+fn halves(sum: i128) -> (i64, u64) {
+    ((sum >> 64) as i64, sum as u64)
+}
+
+/// The sum of which these are the halves.
+fn whole(high: i64, low: u64) -> i128 {
+    (i128::from(high) << 64) | i128::from(low)
+}
+
 impl From<&Counts> for CountsMessage {
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // taking the two halves is the point
     fn from(c: &Counts) -> Self {
-        let (cost_high, cost_low) = ((c.cost_nanos >> 64) as i64, c.cost_nanos as u64);
+        let (cost_high, cost_low) = halves(c.cost_nanos);
         Self { impressions: c.impressions, clicks: c.clicks, conversions: c.conversions, cost_high, cost_low }
     }
 }
 
 impl From<&CountsMessage> for Counts {
     fn from(m: &CountsMessage) -> Self {
-        let cost_nanos = (i128::from(m.cost_high) << 64) | i128::from(m.cost_low);
+        let cost_nanos = whole(m.cost_high, m.cost_low);
         Self { impressions: m.impressions, clicks: m.clicks, conversions: m.conversions, cost_nanos }
     }
+}
+
+/// The same state as format 1 had it.
+#[cfg(test)]
+pub(crate) fn as_before(mut message: StateMessage) -> StateMessage {
+    let minutes = message.minutes.take().unwrap_or_default();
+    for m in &minutes.minutes {
+        for (ad, currency, counts) in m.rows().unwrap().map(Option::unwrap) {
+            message.old_ads.push(AdMessage {
+                minute: m.minute,
+                ad: minutes.ads[ad as usize].clone(),
+                campaign: minutes.campaigns[minutes.ad_campaigns[ad as usize] as usize].clone(),
+                currency: currency.to_string(),
+                counts: (&counts).into(),
+            });
+        }
+    }
+    StateMessage { format: FORMAT_BEFORE, ..message }
 }
 
 #[cfg(test)]
@@ -186,6 +373,27 @@ mod tests {
     fn another_format_is_refused() {
         let message = StateMessage { format: FORMAT, next_position: 7, ..StateMessage::default() };
         assert_eq!(decode(&encode(&message)), Some(message.clone()));
-        assert_eq!(decode(&encode(&StateMessage { format: FORMAT + 1, ..message })), None);
+        for format in [0, FORMAT + 1] {
+            assert_eq!(decode(&encode(&StateMessage { format, ..message.clone() })), None);
+        }
+    }
+
+    #[test]
+    fn columns_that_do_not_fit_each_other_are_refused() {
+        let whole = |m: &MinutesMessage| restore_minutes(&mut Windows::default(), m).is_some();
+        let mut minute = MinuteMessage::with_capacity(Timestamp(0), 1);
+        minute.push(0, Currency::NONE, &Counts::default());
+        let ids = |id: &str| vec![id.to_owned()];
+        let message =
+            MinutesMessage { campaigns: ids("c"), ads: ids("a"), ad_campaigns: vec![0], minutes: vec![minute.clone()] };
+        assert!(whole(&message));
+        let with = |minute: MinuteMessage| MinutesMessage { minutes: vec![minute], ..message.clone() };
+        assert!(!whole(&with(MinuteMessage { clicks: vec![], ..minute.clone() })));
+        assert!(!whole(&with(MinuteMessage { ads: vec![1], ..minute.clone() })));
+        assert!(!whole(&with(MinuteMessage { currencies: b"EURO".to_vec(), ..minute.clone() })));
+        assert!(!whole(&with(MinuteMessage { currencies: b"eur".to_vec(), ..minute })));
+        assert!(!whole(&MinutesMessage { ads: ids("a b"), ..message.clone() }));
+        assert!(!whole(&MinutesMessage { ad_campaigns: vec![1], ..message.clone() }));
+        assert!(!whole(&MinutesMessage { ad_campaigns: vec![], ..message }));
     }
 }

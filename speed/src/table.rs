@@ -9,8 +9,8 @@
 pub(crate) type Id = [u8; 16];
 
 /// The identity of `text`. (Two texts share one with probability 2⁻¹²⁸; the exact path compares the bytes.)
-pub(crate) fn id_of(text: &str) -> Id {
-    xxhash_rust::xxh3::xxh3_128(text.as_bytes()).to_le_bytes()
+pub(crate) fn id_of(text: impl AsRef<[u8]>) -> Id {
+    xxhash_rust::xxh3::xxh3_128(text.as_ref()).to_le_bytes()
 }
 
 const SHARDS: usize = 64;

@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use shared::event_log::Record;
+use shared::event_view::EventView;
+use shared::id::IdRef;
 use shared::price::PriceBook;
 use shared::rollup::{Counts, RollupRow};
 use shared::serving_store::WriterStatus;
@@ -17,7 +19,7 @@ use shared::verdict::{Counting, IdStanding, InvalidCode, Verdict};
 
 use crate::aggregate::{Billable, Windows};
 use crate::checkpoint::{FORMAT, StateMessage, restore_windows, windows};
-use crate::decode::{Agents, Seen, in_full, in_place};
+use crate::decode::{Agents, in_full};
 use crate::dedup::Memory;
 use crate::latency::Latency;
 use crate::outcome::{Outcome, Tally};
@@ -91,7 +93,10 @@ impl Worker {
 
     /// The prices for the events that follow.
     pub fn set_prices(&mut self, prices: Arc<PriceBook>) {
-        self.prices = prices;
+        if !Arc::ptr_eq(&self.prices, &prices) {
+            self.prices = prices;
+            self.windows.forget_prices();
+        }
     }
 
     /// Other limits than those it began with; what is beyond them goes with the next records.
@@ -104,35 +109,63 @@ impl Worker {
 
     /// Takes records in, in the order of their positions.
     pub fn apply_all(&mut self, records: &[Record]) {
+        let mut seen: [_; TOGETHER] = std::array::from_fn(|_| Seen::nothing());
         for records in records.chunks(TOGETHER) {
-            let seen: [_; TOGETHER] = std::array::from_fn(|at| keyed(records.get(at)?));
-            let touched = seen.iter().flatten().fold(0, |all, (_, id)| all ^ self.ids.touch(id));
-            // Otherwise the compiler would see that nobody needs it.
-            std::hint::black_box(touched);
-            for (record, event) in records.iter().zip(&seen) {
-                self.take(record, event.as_ref());
+            let seen = seen.get_mut(..records.len()).unwrap_or_default();
+            seen.iter_mut().zip(records).for_each(|(seen, record)| seen.read(record));
+            // Otherwise the compiler would see that nobody needs what was touched.
+            std::hint::black_box(self.look_ahead(seen));
+            for (record, seen) in records.iter().zip(&*seen) {
+                self.take(record, seen);
             }
+            self.windows.settle();
         }
     }
 
     /// Takes one record in.
     pub fn apply(&mut self, record: &Record) -> Outcome {
-        self.take(record, keyed(record).as_ref())
+        let mut seen = Seen::nothing();
+        seen.read(record);
+        let outcome = self.take(record, &seen);
+        self.windows.settle();
+        outcome
     }
 
-    fn take(&mut self, record: &Record, event: Option<&(Seen<'_>, Id)>) -> Outcome {
+    /// Reads what the events will need, kind by kind, so that waiting for memory overlaps.
+    fn look_ahead(&self, events: &mut [Seen<'_>]) -> u64 {
+        let mut touched = 0;
+        for seen in events.iter().filter(|seen| seen.is_sure) {
+            touched ^= u64::from(self.ids.touch(&seen.id));
+        }
+        for seen in events.iter_mut().filter(|seen| seen.is_sure) {
+            seen.ad = self.windows.find(seen.event.ad_id, seen.event.campaign_id);
+        }
+        for seen in events.iter_mut().filter(|seen| seen.is_sure) {
+            let EventView { event_time, country, device_type, .. } = seen.event;
+            let found = seen.ad.and_then(|ad| self.windows.look_ahead(ad, event_time, country, device_type));
+            if let Some((guess, touch)) = found {
+                seen.guess = guess;
+                touched ^= touch;
+            }
+        }
+        touched
+    }
+
+    fn take(&mut self, record: &Record, seen: &Seen<'_>) -> Outcome {
         self.next_position = record.position + 1;
         let append_time = record.append_time;
-        let outcome = match event {
-            Some((event, id)) => self.judge(event, *id, append_time),
-            None => in_full(&record.payload, |event| self.judge(event, id_of(event.event_id), append_time))
-                .unwrap_or(Outcome::DeadLetter),
+        let outcome = if seen.is_sure {
+            self.judge(seen, append_time)
+        } else {
+            let in_full = in_full(&record.payload, |event| self.judge(&Seen::of(*event), append_time));
+            in_full.unwrap_or(Outcome::DeadLetter)
         };
         self.tally.add(outcome);
         outcome
     }
 
-    fn judge(&mut self, event: &Seen<'_>, id: Id, append_time: Timestamp) -> Outcome {
+    fn judge(&mut self, seen: &Seen<'_>, append_time: Timestamp) -> Outcome {
+        let event = &seen.event;
         let invalid = event.invalid.or_else(|| {
             let is_bot = event.user_agent.is_some_and(|agent| self.agents.is_bot(agent, &self.counting));
             is_bot.then_some(InvalidCode::KnownBot)
@@ -144,14 +177,14 @@ impl Worker {
         // Our own clock bounds an imported ingest time: a row from the future must not make all others late.
         let heard = event.ingest_time.min(append_time);
         self.hear(heard);
-        let is_first = self.ids.claim(id, [], self.heard);
+        let is_first = self.ids.claim(seen.id, [], self.heard);
         let id = if is_first { IdStanding::First } else { IdStanding::Duplicate };
         let at = self.counting.billing_time(event.event_time, event.ingest_time).at;
         self.watermark.observe(at, heard);
         self.horizon = self.horizon.max(self.watermark.at().plus(-self.allowed_lateness));
         let repeats = self.counting.chains(event.kind, invalid, id) && self.repeats(event);
         match self.counting.verdict(invalid, id, repeats) {
-            Verdict::Billable => self.count(event, at),
+            Verdict::Billable => self.count(seen, at),
             Verdict::Duplicate | Verdict::Conflict => Outcome::Duplicate,
             Verdict::RepeatClick => Outcome::RepeatClick,
             Verdict::Invalid(_) => Outcome::Invalid,
@@ -167,17 +200,19 @@ impl Worker {
     }
 
     /// Whether this click comes too soon after the one before it in its chain; remembers it either way.
-    fn repeats(&mut self, event: &Seen<'_>) -> bool {
-        let (user, creative) = (event.user_pseudo_id, event.creative_id);
-        let key = self.counting.chain_key(event.impression_id, user, creative, event.event_time);
+    fn repeats(&mut self, event: &EventView<'_>) -> bool {
+        let [impression, user, creative] =
+            [event.impression_id, event.user_pseudo_id, event.creative_id].map(|id| id.map(IdRef::as_str));
+        let key = self.counting.chain_key(impression, user, creative, event.event_time);
         let Some(key) = key else { return false };
-        let id = id_of(&key);
+        let id = id_of(key.as_bytes());
         let previous = self.clicks.get(&id).map(|bytes| Timestamp(i64::from_le_bytes(bytes)));
         self.clicks.put(id, event.ingest_time.0.to_le_bytes(), self.heard);
         previous.is_some_and(|previous| self.counting.is_repeat_click(previous, event.ingest_time))
     }
 
-    fn count(&mut self, event: &Seen<'_>, at: Timestamp) -> Outcome {
+    fn count(&mut self, seen: &Seen<'_>, at: Timestamp) -> Outcome {
+        let event = &seen.event;
         let (minute, hour) = match assign(at, self.horizon) {
             Assigned::Open { minute, hour } => (minute, hour),
             Assigned::Late { hour } => {
@@ -185,18 +220,20 @@ impl Worker {
                 return Outcome::Late;
             }
         };
-        let price = self.prices.in_force(event.campaign_id, at);
+        let ad = seen.ad.map_or_else(|| self.windows.number(event.ad_id, event.campaign_id), Ok);
+        let Ok(ad) = ad else { return Outcome::DeadLetter };
+        let price = self.windows.price(ad, at, &self.prices);
         // The decoder bounds every amount, so an overflow is a price book that was not checked.
         let Ok(cost) = price.cost(event.kind, event.cost_micros, event.currency) else { return Outcome::DeadLetter };
         let billable = Billable {
             minute,
             hour,
-            ad: event.ad_id,
-            campaign: event.campaign_id,
+            ad,
+            guess: seen.guess,
             country: event.country,
             device: event.device_type,
             currency: cost.currency,
-            user: event.user_pseudo_id,
+            user: event.user_pseudo_id.map(IdRef::as_str),
             counts: Counts::one(event.kind, cost.nanos),
         };
         if self.windows.add(&billable).is_err() {
@@ -204,10 +241,8 @@ impl Worker {
         }
         self.max_event_time = self.max_event_time.max(at);
         self.as_of = self.as_of.max(event.ingest_time);
-        if self.latency.wants()
-            && let Some(campaign) = event.campaign()
-        {
-            self.latency.add(campaign, event.ingest_time);
+        if self.latency.wants() {
+            self.latency.add(event.campaign_id.into(), event.ingest_time);
         }
         self.bound_windows();
         Outcome::Counted
@@ -304,7 +339,7 @@ impl Worker {
 
     /// The state as a checkpoint holds it, true once the appends are on disk.
     pub(crate) fn stage(&self) -> (StateMessage, Vec<Append>) {
-        let (ads, hours) = windows(&self.windows);
+        let (minutes, hours) = windows(&self.windows);
         let (ids, mut appends) = self.ids.stage();
         let (clicks, more) = self.clicks.stage();
         appends.extend(more);
@@ -319,8 +354,9 @@ impl Worker {
             as_of: self.as_of.0,
             outcomes: self.tally.by_word(),
             late_by_hour: self.late_by_hour.iter().map(|(hour, n)| (hour.0, *n)).collect(),
-            ads,
+            minutes: Some(minutes),
             hours,
+            old_ads: Vec::new(),
             ids: Some(ids),
             clicks: Some(clicks),
         };
@@ -360,8 +396,31 @@ impl Worker {
     }
 }
 
-/// The event in a record, if it can be read in place, and its id's identity.
-fn keyed(record: &Record) -> Option<(Seen<'_>, Id)> {
-    let seen = in_place(&record.payload)?;
-    Some((seen, id_of(seen.event_id)))
+/// An event and what was found out about it before its turn.
+#[derive(Debug)]
+struct Seen<'a> {
+    event: EventView<'a>,
+    /// Whether it could be read in place; otherwise the rest means nothing.
+    is_sure: bool,
+    id: Id,
+    /// Its ad's number, if it had one then.
+    ad: Option<u32>,
+    /// Where its campaign hour may be.
+    guess: u32,
+}
+
+impl<'a> Seen<'a> {
+    fn nothing() -> Self {
+        Self { event: EventView::empty(), is_sure: false, id: [0; 16], ad: None, guess: u32::MAX }
+    }
+
+    fn of(event: EventView<'a>) -> Self {
+        Self { event, is_sure: true, id: id_of(event.event_id.as_bytes()), ..Self::nothing() }
+    }
+
+    /// The event in a record, over the one before.
+    fn read(&mut self, record: &'a Record) {
+        self.is_sure = self.event.read(&record.payload);
+        (self.id, self.ad, self.guess) = (id_of(self.event.event_id.as_bytes()), None, u32::MAX);
+    }
 }

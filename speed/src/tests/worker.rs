@@ -1,5 +1,6 @@
 //! A worker alone: outcomes, bounds, what it tells about itself.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,12 +9,13 @@ use shared::config::Span;
 use shared::event::Event;
 use shared::event_log::Record;
 use shared::id::{AdId, CampaignId};
+use shared::money::Currency;
 use shared::rollup::RollupKey;
 use shared::time::{DAY, HOUR, MINUTE, SECOND, Timestamp};
 use shared::wire::encode_event;
 
 use super::events::{START, click, prices, records, traffic};
-use crate::checkpoint::{decode, encode};
+use crate::checkpoint::{StateMessage, as_before, decode, encode};
 use crate::{Outcome, Settings, Worker};
 
 struct Feed {
@@ -80,7 +82,7 @@ fn a_closed_window_leaves_the_memory_only_after_its_rows_were_flushed() {
     assert_eq!(minutes(feed.worker.changed_rows()), 2);
     assert_eq!(minutes(feed.worker.take_changed_rows(START)), 2);
     assert_eq!(feed.worker.take_changed_rows(START).len(), 0);
-    assert_eq!(feed.worker.stage().0.ads.len(), 1);
+    assert_eq!(feed.worker.stage().0.minutes.unwrap().minutes.len(), 1);
     assert_eq!(feed.event(&click("c", START.plus(6 * HOUR), 6 * HOUR), START.plus(6 * HOUR)), Outcome::Late);
 }
 
@@ -95,6 +97,24 @@ fn a_row_is_absolute_and_comes_again_only_when_it_changed() {
     let rows = feed.worker.take_changed_rows(START);
     assert!(rows.iter().all(|row| row.counts.clicks == 2 && row.counts.cost_nanos == 500_000_000), "{rows:?}");
     assert!(rows.is_sorted_by_key(|row| row.key.clone()));
+}
+
+#[test]
+fn prices_are_those_of_the_book_that_was_set_last_and_of_the_time_of_the_event() {
+    let mut feed = Feed::new(&Settings::default());
+    let nanos = |feed: &mut Feed, id: &str, at| {
+        assert_eq!(feed.click(id, at), Outcome::Counted);
+        feed.worker.take_changed_rows(at).iter().map(|row| row.counts.cost_nanos).max()
+    };
+    // c0: 0.25 EUR until 2:07 after START, then 0.300001 USD.
+    let change = START.plus(2 * HOUR + 7 * MINUTE);
+    assert_eq!(nanos(&mut feed, "a", change.plus(-1)), Some(250_000_000));
+    assert_eq!(nanos(&mut feed, "b", change), Some(300_001_000));
+    assert_eq!(nanos(&mut feed, "c", change.plus(-1)), Some(500_000_000));
+    feed.worker.set_prices(Arc::default());
+    assert_eq!(nanos(&mut feed, "d", change.plus(MINUTE)), Some(0));
+    feed.worker.set_prices(Arc::new(prices()));
+    assert_eq!(nanos(&mut feed, "e", change.plus(2 * MINUTE)), Some(600_002_000));
 }
 
 #[test]
@@ -136,7 +156,12 @@ fn a_window_that_was_closed_stays_closed_when_a_restart_brings_more_lateness() {
 
 /// The worker that a process start makes of what `worker` would save now.
 fn restored(worker: &Worker, settings: &Settings) -> Worker {
+    restored_from(|message| message, worker, settings)
+}
+
+fn restored_from(saved: impl Fn(StateMessage) -> StateMessage, worker: &Worker, settings: &Settings) -> Worker {
     let (message, appends) = worker.stage();
+    let message = saved(message);
     let read = |file: &str, length: u64| {
         let append = appends.iter().find(|append| append.file == file)?;
         (append.bytes.len() as u64 == length).then(|| append.bytes.clone())
@@ -175,7 +200,42 @@ proptest! {
             prop_assert_eq!(again.bytes(record.payload.to_vec(), append_time), outcome);
         }
         let (a, b) = (saved.worker.stage().0, again.worker.stage().0);
-        prop_assert_eq!(a, b);
+        prop_assert_eq!(&a, &b);
+        prop_assert_eq!(a, restored_from(as_before, &saved.worker, &settings).stage().0);
+    }
+
+    #[test]
+    fn rows_are_the_sums_of_their_events_whatever_ads_campaigns_and_currencies_meet(
+        events in prop::collection::vec((0..6_u8, 0..3_u8, 0..3_u8, 0..40_i64), 1..300),
+        flush in prop::collection::vec(any::<bool>(), 300),
+    ) {
+        let mut feed = Feed::new(&Settings::default());
+        let (mut shown, mut expected, mut now) = (BTreeMap::new(), BTreeMap::new(), START);
+        for (n, ((ad, campaign, currency, minutes), flush)) in events.into_iter().zip(flush).enumerate() {
+            now = now.plus(minutes * MINUTE);
+            let mut event = click(&format!("e{n}"), now, 0);
+            event.ad_id = AdId::new(format!("ad{ad}")).unwrap();
+            // All but c2 pay nothing in no currency or cpc; c2 pays what and in what the event says.
+            event.campaign_id = CampaignId::new(format!("c{}", campaign + 1)).unwrap();
+            event.details.impression_id = None;
+            event.details.cost_micros = Some(5);
+            event.details.currency = ["EUR", "CHF", "USD"].get(usize::from(currency)).and_then(|c| Currency::parse(c));
+            prop_assert_eq!(feed.event(&event, now), Outcome::Counted);
+            let price = prices().in_force(event.campaign_id.as_str(), now).clone();
+            let cost = price.cost(event.kind, event.details.cost_micros, event.details.currency).unwrap();
+            let (ad_id, campaign_id) = (event.ad_id.clone(), event.campaign_id.clone());
+            let key = RollupKey::AdMinute { minute: now.floor(MINUTE), ad_id, campaign_id, currency: cost.currency };
+            let (clicks, nanos) = expected.entry(key).or_insert((0, 0));
+            (*clicks, *nanos) = (*clicks + 1, *nanos + i128::from(cost.nanos));
+            if flush {
+                let rows = feed.worker.take_changed_rows(now);
+                shown.extend(rows.into_iter().map(|row| (row.key, (row.counts.clicks, row.counts.cost_nanos))));
+            }
+        }
+        let rows = feed.worker.take_changed_rows(now);
+        shown.extend(rows.into_iter().map(|row| (row.key, (row.counts.clicks, row.counts.cost_nanos))));
+        shown.retain(|key, _| matches!(key, RollupKey::AdMinute { .. }));
+        prop_assert_eq!(shown, expected);
     }
 
     #[test]
