@@ -141,7 +141,7 @@ fn restored(worker: &Worker, settings: &Settings) -> Worker {
         let append = appends.iter().find(|append| append.file == file)?;
         (append.bytes.len() as u64 == length).then(|| append.bytes.clone())
     };
-    let mut restored = Worker::restore(&decode(&encode(&message)).unwrap(), settings, read).unwrap();
+    let mut restored = Worker::restore(&decode(&encode(&message)).unwrap(), settings, None, read).unwrap();
     restored.set_prices(Arc::new(prices()));
     restored
 }
