@@ -70,6 +70,14 @@ pub mod metric_names {
     pub const SPEED_LAG: &str = "clickledger_speed_lag_records";
     /// Seconds from ingest to visible, 95th percentile.
     pub const SPEED_FRESHNESS: &str = "clickledger_speed_ingest_p95_seconds";
+    /// Event ids the speed layer remembers, by `place` (memory, disk).
+    pub const SPEED_IDS: &str = "clickledger_speed_dedup_ids";
+    /// Bytes on disk of event ids that memory has no room for. (The files have no names: a folder's size is without them.)
+    pub const SPEED_IDS_DISK: &str = "clickledger_speed_dedup_disk_bytes";
+    /// Blocks read from disk to look for an event id.
+    pub const SPEED_IDS_READS: &str = "clickledger_speed_dedup_disk_reads_total";
+    /// Event ids and clicks forgotten before their time because of a limit.
+    pub const SPEED_FORGOTTEN: &str = "clickledger_speed_dedup_forgotten_total";
     /// Events archived, by `table` (events, bad).
     pub const LAKE_EVENTS: &str = "clickledger_lake_events_total";
     /// Records between the archiver and the end of the log.

@@ -13,7 +13,6 @@ use shared::serving_store::Flush;
 use shared::time::Timestamp;
 use tracing::{info, warn};
 
-use crate::Error;
 use crate::checkpoint::{StateMessage, decode, encode};
 use crate::dedup::Memory;
 use crate::folder::Folder;
@@ -22,6 +21,7 @@ use crate::outcome::Tally;
 use crate::place::Place;
 use crate::settings::Settings;
 use crate::worker::{CLICKS, IDS, Worker};
+use crate::{Error, metrics};
 use object_store::ObjectStore;
 
 /// A partition at work.
@@ -35,6 +35,8 @@ pub(crate) struct Assigned {
     sequence: u64,
     /// How many ids went early when that was last told.
     told_forgotten: u64,
+    /// How many reads of the disk for an id when that was last told.
+    told_reads: u64,
     /// When the last record came, by the process's clock.
     pub(crate) heard_at: Timestamp,
 }
@@ -84,16 +86,18 @@ impl Taking {
         let message = place.read_checkpoint(checkpoint)?.and_then(|bytes| decode(&bytes));
         let Some(message) = message.filter(|m| m.partition == self.partition) else { return Ok(None) };
         let mut failed = None;
-        let worker = Worker::restore(&message, &self.settings, |file, length| {
+        let worker = Worker::restore(&message, &self.settings, self.settings.shelf(), |file, length| {
             place.read_file(file, length).unwrap_or_else(|error| {
                 failed = Some(error);
                 None
             })
         });
-        match failed {
-            Some(error) => Err(error),
-            None => Ok(worker.map(|worker| (worker, Saved::of(&message)))),
+        if let Some(error) = failed {
+            return Err(error);
         }
+        let Some(mut worker) = worker else { return Ok(None) };
+        worker.check()?;
+        Ok(Some((worker, Saved::of(&message))))
     }
 }
 
@@ -117,11 +121,15 @@ impl Assigned {
             None if log_start > 0 && place.has_damaged() => {
                 return Err(Error::Damaged { place: place.name(), log_start });
             }
-            None => (Worker::new(partition, log_start, &taking.settings), Saved::default()),
+            None => {
+                let settings = &taking.settings;
+                (Worker::with_shelf(partition, log_start, settings, settings.shelf()), Saved::default())
+            }
         };
         info!(partition, generation, position = worker.next_position(), "partition assigned");
         let told_forgotten = worker.forgotten_ids();
-        let mut taken = Self { worker, place, saved, generation, sequence: 0, told_forgotten, heard_at: now };
+        let mut taken =
+            Self { worker, place, saved, generation, sequence: 0, told_forgotten, told_reads: 0, heard_at: now };
         if taken.place.is_shared() {
             taken.write()?;
         }
@@ -142,6 +150,7 @@ impl Assigned {
             expected = got + 1;
         }
         self.worker.apply_all(records);
+        self.worker.check()?;
         Ok(self.worker.tally().since(&before))
     }
 
@@ -156,6 +165,13 @@ impl Assigned {
         }
     }
 
+    /// Tells how often the disk was read for an id since that was last told.
+    pub(crate) fn tell_reads(&mut self) {
+        let reads = self.worker.ids_on_disk().reads;
+        metrics::disk_reads(reads.saturating_sub(self.told_reads));
+        self.told_reads = reads;
+    }
+
     /// Saves state and position, if there is something new. Blocks.
     pub(crate) fn save(&mut self) -> Result<(), Error> {
         if self.saved.position == Some(self.worker.next_position()) {
@@ -164,7 +180,8 @@ impl Assigned {
         let forgotten = self.worker.forgotten_ids();
         if forgotten > self.told_forgotten {
             let (partition, ids) = (self.worker.partition(), forgotten - self.told_forgotten);
-            warn!(partition, ids, "dedup limit reached: older repeats are counted here until reconcile");
+            warn!(partition, ids, "dedup limits reached: older repeats are counted here until reconcile");
+            metrics::forgotten(ids);
             self.told_forgotten = forgotten;
         }
         self.write()

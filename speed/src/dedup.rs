@@ -3,15 +3,26 @@
 //!
 //! Guarantees: an id is remembered at least `window` after it came, unless the limit is reached; then the oldest
 //! bucket goes early, and how many ids went is counted. Time is the partition's own (never going back), so a
-//! replay remembers and forgets the same.
-//! On disk each bucket is a file that only grows; a checkpoint names the files with length and checksum, so
+//! replay remembers and forgets the same. Event ids that memory has no room for go to disk, oldest bucket first, and are
+//! found there as before (`spill`): where an id is says nothing about an answer.
+//! In a checkpoint each bucket is a file that only grows; it names the files with length and checksum, so
 //! saving costs what is new, not what is remembered. On crash the bytes beyond that length are cut off.
+
+mod cold;
+mod filter;
+mod run;
+pub(crate) mod shelf;
+mod spill;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 
 use prost::Message;
 use shared::time::{SECOND, Timestamp};
 
+pub(crate) use self::spill::OnDisk;
+use self::spill::Spill;
 use crate::place::Append;
 use crate::table::{Id, Table};
 
@@ -84,7 +95,9 @@ pub(crate) struct Memory<const N: usize> {
     window: i64,
     limit: usize,
     table: Table<N>,
+    /// Oldest first; the first of them may be on disk instead of in the table.
     buckets: VecDeque<Bucket<N>>,
+    spill: Option<Spill>,
     next_number: u64,
     forgotten: u64,
 }
@@ -98,12 +111,13 @@ impl<const N: usize> Memory<N> {
             limit: limit.max(LIMIT_SHARE),
             table: Table::new(),
             buckets: VecDeque::new(),
+            spill: None,
             next_number: 0,
             forgotten: 0,
         }
     }
 
-    /// Remembers at most so many ids from now on.
+    /// Keeps at most so many ids in memory from now on.
     pub(crate) fn limit(&mut self, limit: usize) {
         self.limit = limit.max(LIMIT_SHARE);
     }
@@ -115,17 +129,21 @@ impl<const N: usize> Memory<N> {
 
     /// Forgets what is older than the window at `now`, which never goes back.
     pub(crate) fn advance(&mut self, now: Timestamp) {
-        let is_over = |bucket: &Bucket<N>| bucket.newest.plus(self.window) <= now;
-        let over = self.buckets.iter().take_while(|bucket| is_over(bucket)).count();
+        let (slot, window) = (self.slot(), self.window);
+        // By its slot and not by its newest id: how a slot is cut into buckets is the limit's doing.
+        let last = |bucket: &Bucket<N>| bucket.newest.max(Timestamp(bucket.stored.slot).plus(slot));
+        let over = self.buckets.iter().take_while(|bucket| last(bucket).plus(window) <= now).count();
         if over > 0 {
-            self.buckets.drain(..over);
-            self.sweep();
+            self.forget(over);
         }
     }
 
     /// Remembers `id` if it is new at `now`; whether it was.
     pub(crate) fn claim(&mut self, id: Id, value: [u8; N], now: Timestamp) -> bool {
         self.begin_bucket(now);
+        if self.is_on_disk(&id) {
+            return false;
+        }
         let Some(bucket) = self.buckets.back_mut() else { return true };
         let is_new = self.table.claim(id, tag_of(bucket.stored.number), value);
         if is_new {
@@ -155,7 +173,7 @@ impl<const N: usize> Memory<N> {
         self.table.get(id)
     }
 
-    /// How many ids are remembered, and the bytes of their table.
+    /// How many ids are remembered in memory, and the bytes of their table.
     pub(crate) fn size(&self) -> (usize, usize) {
         (self.table.len(), self.table.bytes())
     }
@@ -167,7 +185,7 @@ impl<const N: usize> Memory<N> {
     }
 
     fn begin_bucket(&mut self, now: Timestamp) {
-        let slot = now.floor((self.window / BUCKETS).max(SECOND)).0;
+        let slot = now.floor(self.slot()).0;
         let share = self.limit.div_ceil(LIMIT_SHARE);
         let goes_on = |bucket: &Bucket<N>| bucket.stored.slot == slot && bucket.ids < share as u64;
         if self.buckets.back().is_some_and(goes_on) {
@@ -176,17 +194,37 @@ impl<const N: usize> Memory<N> {
         let stored = BucketMessage { number: self.next_number, slot, newest: now.0, length: 0, checksum: 0, ids: 0 };
         self.next_number += 1;
         self.buckets.push_back(Bucket { stored, newest: now, ids: 0, fresh: Vec::new() });
-        while self.table.len() > self.limit - share && self.buckets.len() > 1 {
-            let before = self.table.len();
-            self.buckets.pop_front();
+        while self.len() > self.limit + self.spill_limit() - share && self.buckets.len() > 1 {
+            let before = self.len();
+            self.forget(1);
+            self.forgotten += (before - self.len()) as u64;
+        }
+        self.make_room(share);
+    }
+
+    /// The length of a bucket's time slot.
+    fn slot(&self) -> i64 {
+        (self.window / BUCKETS).max(SECOND)
+    }
+
+    /// How many ids are remembered, in memory and on disk.
+    fn len(&self) -> usize {
+        self.table.len() + self.on_disk().ids
+    }
+
+    /// Forgets so many of the oldest buckets.
+    fn forget(&mut self, count: usize) {
+        self.buckets.drain(..count);
+        let oldest = self.buckets.front().map_or(self.next_number, |bucket| bucket.stored.number);
+        let on_disk = self.spill.as_mut().map_or(0, |spill| spill.forget(count, oldest));
+        if count > on_disk {
             self.sweep();
-            self.forgotten += (before - self.table.len()) as u64;
         }
     }
 
     fn sweep(&mut self) {
         let mut live = [false; 256];
-        for bucket in &self.buckets {
+        for bucket in self.buckets.iter().skip(self.buckets_on_disk()) {
             if let Some(flag) = live.get_mut(usize::from(tag_of(bucket.stored.number))) {
                 *flag = true;
             }
@@ -242,6 +280,7 @@ impl<const N: usize> Memory<N> {
         message: &MemoryMessage,
         mut read: impl FnMut(&str, u64) -> Option<Vec<u8>>,
     ) -> Result<(), BadFile> {
+        let mut colder = self.begin_restore(message);
         for stored in &message.buckets {
             let file = self.file(stored.number);
             let bytes = if stored.length == 0 { Some(Vec::new()) } else { read(&file, stored.length) };
@@ -249,10 +288,12 @@ impl<const N: usize> Memory<N> {
                 .filter(|b| b.len() as u64 == stored.length && b.len().is_multiple_of(16 + N))
                 .filter(|b| crc32c::crc32c(b) == stored.checksum)
                 .ok_or(BadFile(file))?;
-            for entry in bytes.chunks_exact(16 + N) {
-                if let Some((id, value)) = entry.split_first_chunk::<16>() {
-                    let value = value.try_into().unwrap_or([0; N]);
-                    self.table.put(*id, tag_of(stored.number), value);
+            let entries = bytes.chunks_exact(16 + N).filter_map(|entry| entry.split_first_chunk::<16>());
+            if colder.is_wanted() {
+                self.restore_on_disk(&mut colder, stored, entries.map(|(id, _)| *id));
+            } else {
+                for (id, value) in entries {
+                    self.table.put(*id, tag_of(stored.number), value.try_into().unwrap_or([0; N]));
                 }
             }
             let newest = Timestamp(stored.newest);
@@ -264,134 +305,7 @@ impl<const N: usize> Memory<N> {
     }
 }
 
-/// 1 to 255; far more than the about 42 buckets that live at once, so no two of those share one.
+/// 1 to 255; far more than the about 42 buckets that are in memory at once, so no two of those share one.
 fn tag_of(number: u64) -> u8 {
     u8::try_from(number % 255).unwrap_or(0) + 1
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::table::id_of;
-
-    const WINDOW: i64 = 24 * 60 * SECOND;
-
-    fn disk(memory: &mut Memory<8>, files: &mut BTreeMap<String, Vec<u8>>) -> MemoryMessage {
-        let (message, appends) = memory.stage();
-        for append in appends {
-            let file = files.entry(append.file).or_default();
-            file.truncate(usize::try_from(append.offset).unwrap());
-            file.extend(append.bytes);
-        }
-        memory.mark_stored(&message);
-        message
-    }
-
-    fn read<'a>(files: &'a BTreeMap<String, Vec<u8>>) -> impl FnMut(&str, u64) -> Option<Vec<u8>> + 'a {
-        |file, length| files.get(file)?.get(..usize::try_from(length).ok()?).map(<[u8]>::to_vec)
-    }
-
-    proptest! {
-        #[test]
-        fn an_id_is_remembered_for_its_window_and_forgotten_a_bucket_later(
-            steps in prop::collection::vec((0..40_u8, 0..600_i64), 1..300),
-        ) {
-            let mut memory = Memory::<0>::new("ids", WINDOW, 1_000_000);
-            let mut claimed = BTreeMap::<u8, Timestamp>::new();
-            let mut now = Timestamp(1_000 * SECOND);
-            for (n, seconds) in steps {
-                now = now.plus(seconds * SECOND);
-                memory.advance(now);
-                let age = claimed.get(&n).map(|at| now.since(*at));
-                let is_new = memory.claim(id_of(&n.to_string()), [], now);
-                match age {
-                    Some(age) if age < WINDOW => prop_assert!(!is_new),
-                    Some(age) if age < WINDOW + WINDOW / BUCKETS => {}
-                    _ => prop_assert!(is_new),
-                }
-                if is_new {
-                    claimed.insert(n, now);
-                }
-            }
-            prop_assert_eq!(memory.forgotten(), 0);
-        }
-
-        #[test]
-        fn a_restored_memory_answers_like_the_one_that_was_saved(
-            before in prop::collection::vec((0..60_u8, 0..300_i64), 0..200),
-            after in prop::collection::vec((0..60_u8, 0..300_i64), 0..100),
-            saves in prop::collection::vec(0..200_usize, 0..5),
-        ) {
-            let mut files = BTreeMap::new();
-            let mut memory = Memory::<8>::new("clicks", WINDOW, 64);
-            let mut now = Timestamp(0);
-            for (i, (n, seconds)) in before.iter().enumerate() {
-                now = now.plus(seconds * SECOND);
-                memory.advance(now);
-                memory.put(id_of(&n.to_string()), now.0.to_le_bytes(), now);
-                if saves.contains(&i) {
-                    disk(&mut memory, &mut files);
-                }
-            }
-            let message = disk(&mut memory, &mut files);
-            prop_assert_eq!(memory.fresh(), 0);
-            // What a crash during a later save leaves behind.
-            for file in files.values_mut() {
-                file.extend([7; 5]);
-            }
-            let mut restored = Memory::<8>::new("clicks", WINDOW, 64);
-            restored.restore(&message, read(&files)).unwrap();
-            for (n, seconds) in after {
-                now = now.plus(seconds * SECOND);
-                for m in [&mut memory, &mut restored] {
-                    m.advance(now);
-                    m.put(id_of(&n.to_string()), now.0.to_le_bytes(), now);
-                }
-                for n in 0..60_u8 {
-                    prop_assert_eq!(memory.get(&id_of(&n.to_string())), restored.get(&id_of(&n.to_string())));
-                }
-            }
-            prop_assert_eq!(memory.stage().0, restored.stage().0);
-        }
-    }
-
-    #[test]
-    fn beyond_the_limit_the_oldest_are_forgotten_and_counted() {
-        let mut memory = Memory::<0>::new("ids", WINDOW, 160);
-        for n in 0..10_000_u32 {
-            assert!(memory.claim(id_of(&n.to_string()), [], Timestamp(0)));
-            assert!(memory.table.len() <= 160);
-        }
-        assert_eq!(memory.table.len() as u64 + memory.forgotten(), 10_000);
-        assert!(!memory.claim(id_of("9999"), [], Timestamp(0)));
-        assert!(memory.claim(id_of("0"), [], Timestamp(0)));
-    }
-
-    #[test]
-    fn one_id_that_comes_for_ever_takes_one_place_and_few_buckets() {
-        let mut memory = Memory::<8>::new("clicks", WINDOW, 160);
-        for n in 0..100_000 {
-            memory.put(id_of("a"), [1; 8], Timestamp(n * SECOND / 100));
-        }
-        assert_eq!((memory.table.len(), memory.forgotten()), (1, 0));
-        assert!(memory.buckets.len() <= 25, "{}", memory.buckets.len());
-    }
-
-    #[test]
-    fn a_damaged_or_short_file_is_refused() {
-        let mut files = BTreeMap::new();
-        let mut memory = Memory::<8>::new("clicks", WINDOW, 64);
-        memory.put(id_of("a"), [1; 8], Timestamp(0));
-        let message = disk(&mut memory, &mut files);
-        let whole = files.clone();
-        files.values_mut().for_each(|f| f[3] ^= 1);
-        assert!(Memory::<8>::new("clicks", WINDOW, 64).restore(&message, read(&files)).is_err());
-        files = whole;
-        files.values_mut().for_each(|f| f.truncate(10));
-        assert!(Memory::<8>::new("clicks", WINDOW, 64).restore(&message, read(&files)).is_err());
-    }
 }

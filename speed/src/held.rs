@@ -104,6 +104,13 @@ impl Held {
             // What was dropped meanwhile is nobody's.
             let Some(mut assigned) = self.assigned.remove(&partition) else { continue };
             let prices = Arc::clone(&prices);
+            if assigned.worker.may_wait_for_disk() {
+                tasks.spawn_blocking(move || {
+                    let applied = assigned.apply(&records, prices, now);
+                    (assigned, applied)
+                });
+                continue;
+            }
             tasks.spawn(async move {
                 let applied = apply_gently(&mut assigned, &records, &prices, now).await;
                 (assigned, applied)
@@ -162,6 +169,8 @@ impl Held {
                 assigned.flush(now, watermark, lag)
             })
             .await?;
+        self.assigned.values_mut().for_each(Assigned::tell_reads);
+        metrics::ids(self.assigned.values().map(|assigned| &assigned.worker));
         metrics::behind(lag, flushes.iter().map(|flush| flush.status.ingest_p95_ms).max().unwrap_or(0));
         for flush in flushes {
             let partition = flush.writer;

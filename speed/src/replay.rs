@@ -71,6 +71,7 @@ pub async fn replay(
             let Some(part) = parts.get_mut(&record.partition) else { continue };
             part.apply(&record, &mut replayed);
         }
+        parts.values_mut().try_for_each(|part| part.worker.check())?;
         unflushed += replayed.outcomes.total() - read;
         read = replayed.outcomes.total();
         progress(read, all);
@@ -105,7 +106,7 @@ async fn parts(
     let mut parts = BTreeMap::new();
     for (&partition, &start) in &from.0 {
         let generation = deps.store.next_generation(partition).await?;
-        let worker = Worker::new(partition, start, &share);
+        let worker = Worker::with_shelf(partition, start, &share, share.shelf());
         parts.insert(partition, Part { worker, end: to.next(partition), generation, sequence: 0 });
     }
     Ok(parts)

@@ -6,6 +6,11 @@ use serde::{Deserialize, Serialize};
 use shared::config::{Problem, Span};
 use shared::verdict::Counting;
 
+use crate::dedup::shelf::{Folder, Shelf};
+
+/// So many times as many ids as in memory may be on disk: each sixteenth of those in memory is a bucket.
+const MOST_ON_DISK: u64 = 1_000;
+
 /// Settings of the speed layer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -30,9 +35,12 @@ pub struct Settings {
     pub idle_after: Span,
     /// How long an event id is remembered at least.
     pub dedup_window: Span,
-    /// The most event ids this process remembers (about 24 bytes each); beyond it the oldest are forgotten
-    /// early. Clicks remembered for repeat clicks have the same limit (about 36 bytes each).
+    /// The most event ids this process keeps in memory (about 24 bytes each); the oldest of more are on disk. Clicks
+    /// remembered for repeat clicks have the same limit (about 36 bytes each), and beyond it are forgotten early.
     pub max_dedup_ids: u64,
+    /// The most event ids this process keeps on disk, in the data folder (at most 30 bytes each there, 2 in memory);
+    /// beyond it the oldest are forgotten early. 0: none.
+    pub max_dedup_ids_on_disk: u64,
     /// The most rows kept open in this process (about 150 bytes each, with users up to 4 KiB); beyond it the oldest
     /// minutes close early.
     pub max_open_rows: u64,
@@ -63,6 +71,7 @@ impl Default for Settings {
             idle_after: Span::secs(30),
             dedup_window: Span::secs(24 * 3_600),
             max_dedup_ids: 50_000_000,
+            max_dedup_ids_on_disk: 150_000_000,
             max_open_rows: 20_000_000,
             poll_records: 8_192,
             poll_wait: Span::millis(200),
@@ -104,6 +113,10 @@ impl Settings {
         problems.extend(counts.into_iter().filter(|(_, value, least)| value < least).map(|(name, value, least)| {
             Problem::new(format!("speed.{name}"), format!("{value} is less than {least}"))
         }));
+        if self.max_dedup_ids_on_disk > self.max_dedup_ids.saturating_mul(MOST_ON_DISK) {
+            let why = format!("{} is more than {MOST_ON_DISK} times speed.max_dedup_ids", self.max_dedup_ids_on_disk);
+            problems.push(Problem::new("speed.max_dedup_ids_on_disk", why));
+        }
         let mut partitions = self.partitions.clone();
         partitions.sort_unstable();
         if partitions.windows(2).any(|pair| pair.first() == pair.last()) {
@@ -124,11 +137,18 @@ impl Settings {
         problems
     }
 
+    /// Where ids go that are too many for memory; `None` when they are forgotten instead.
+    pub(crate) fn shelf(&self) -> Option<Box<dyn Shelf>> {
+        let is_wanted = self.max_dedup_ids_on_disk > 0 && !self.state_dir.as_os_str().is_empty();
+        is_wanted.then(|| Box::new(Folder(self.state_dir.clone())) as _)
+    }
+
     /// The settings of one of `partitions`: the process's limits are divided among them.
     pub(crate) fn share_of(&self, partitions: usize) -> Self {
         let partitions = partitions.max(1) as u64;
         Self {
             max_dedup_ids: self.max_dedup_ids / partitions,
+            max_dedup_ids_on_disk: self.max_dedup_ids_on_disk / partitions,
             max_open_rows: self.max_open_rows / partitions,
             ..self.clone()
         }
@@ -154,11 +174,21 @@ mod tests {
             flush_interval: Span::millis(0),
             dedup_window: Span::secs(30 * 86_400),
             poll_records: 0,
+            max_dedup_ids_on_disk: u64::MAX,
             partitions: vec![3, 1, 3],
             ..Settings::default()
         };
         let fields: Vec<String> = settings.problems().into_iter().map(|p| p.field).collect();
-        assert_eq!(fields, ["speed.flush_interval", "speed.dedup_window", "speed.poll_records", "speed.partitions"]);
+        assert_eq!(
+            fields,
+            [
+                "speed.flush_interval",
+                "speed.dedup_window",
+                "speed.poll_records",
+                "speed.max_dedup_ids_on_disk",
+                "speed.partitions",
+            ]
+        );
     }
 
     #[test]

@@ -13,6 +13,11 @@ pub(crate) fn id_of(text: impl AsRef<[u8]>) -> Id {
     xxhash_rust::xxh3::xxh3_128(text.as_ref()).to_le_bytes()
 }
 
+/// An id as a number; a table hands ids out in this order.
+pub(crate) fn number(id: &Id) -> u128 {
+    u128::from_le_bytes(*id)
+}
+
 const SHARDS: usize = 64;
 /// Fullest a shard gets, in percent; linear probing then looks at about a dozen neighbours on average.
 const FULL_PERCENT: usize = 86;
@@ -88,6 +93,25 @@ impl<const N: usize> Table<N> {
         self.len = self.shards.iter().map(|shard| shard.used).sum();
     }
 
+    /// Removes every id whose tag is leaving, and hands them out by [`number`], shard after shard. After an error the
+    /// rest is still there.
+    pub(crate) fn drain<E>(
+        &mut self,
+        is_leaving: impl Fn(u8) -> bool,
+        mut take: impl FnMut(u128, u8) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for shard in &mut self.shards {
+            let leaving = shard.slots.iter().filter(|slot| slot.tag != 0 && is_leaving(slot.tag));
+            let mut leaving: Vec<(u128, u8)> = leaving.map(|slot| (number(&slot.id), slot.tag)).collect();
+            leaving.sort_unstable();
+            leaving.iter().try_for_each(|(id, tag)| take(*id, *tag))?;
+            let stay = shard.used - leaving.len();
+            shard.rebuild(stay + stay / 4 + 8, &|tag| !is_leaving(tag));
+            self.len -= leaving.len();
+        }
+        Ok(())
+    }
+
     /// Bytes allocated.
     pub(crate) fn bytes(&self) -> usize {
         self.shards.iter().map(|shard| shard.slots.capacity() * size_of::<Slot<N>>()).sum()
@@ -157,6 +181,7 @@ mod tests {
         Claim(u16, u8),
         Put(u16, u8),
         Sweep(u8),
+        Drain(u8),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -164,6 +189,7 @@ mod tests {
             8 => (0..600_u16, 1..=6_u8).prop_map(|(id, tag)| Step::Claim(id, tag)),
             4 => (0..600_u16, 1..=6_u8).prop_map(|(id, tag)| Step::Put(id, tag)),
             1 => (1..=6_u8).prop_map(Step::Sweep),
+            1 => (1..=6_u8).prop_map(Step::Drain),
         ]
     }
 
@@ -186,6 +212,19 @@ mod tests {
                     Step::Sweep(dead) => {
                         table.sweep(|tag| tag != dead);
                         map.retain(|_, tag| *tag != dead);
+                    }
+                    Step::Drain(leaving) => {
+                        let mut drained = Vec::new();
+                        let take = |id, tag| {
+                            drained.push((id, tag));
+                            Ok::<_, ()>(())
+                        };
+                        table.drain(|tag| tag == leaving, take).unwrap();
+                        let mut expected: Vec<(u128, u8)> =
+                            map.iter().filter(|(_, tag)| **tag == leaving).map(|(id, tag)| (number(id), *tag)).collect();
+                        expected.sort_unstable();
+                        prop_assert_eq!(drained, expected);
+                        map.retain(|_, tag| *tag != leaving);
                     }
                 }
                 prop_assert_eq!(table.len(), map.len());

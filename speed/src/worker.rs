@@ -1,4 +1,5 @@
-//! One partition's worker, without clock, disk or network: records in, rows out.
+//! One partition's worker, without clock, disk or network: records in, rows out. (Ids that memory has no room for it puts
+//! on a shelf that it is given; how that lies says nothing about what it does.)
 //!
 //! decode → forged? → dedup → repeat click? → late? → price → windows. Every record gets one [`Outcome`].
 //! What it does depends on the records (and the settings and price book) alone, so a replay does the same; only the
@@ -17,10 +18,12 @@ use shared::serving_store::WriterStatus;
 use shared::time::Timestamp;
 use shared::verdict::{Counting, IdStanding, InvalidCode, Verdict};
 
+use crate::Error;
 use crate::aggregate::{Billable, Windows};
 use crate::checkpoint::{FORMAT, StateMessage, restore_windows, windows};
 use crate::decode::{Agents, in_full};
-use crate::dedup::Memory;
+use crate::dedup::shelf::Shelf;
+use crate::dedup::{Memory, OnDisk};
 use crate::latency::Latency;
 use crate::outcome::{Outcome, Tally};
 use crate::place::Append;
@@ -91,6 +94,26 @@ impl Worker {
         }
     }
 
+    /// As [`Worker::new`], with ids that are too many for memory on `shelf`.
+    pub(crate) fn with_shelf(
+        partition: u32,
+        position: u64,
+        settings: &Settings,
+        shelf: Option<Box<dyn Shelf>>,
+    ) -> Self {
+        let mut worker = Self::new(partition, position, settings);
+        if let Some(shelf) = shelf {
+            worker.ids.spill_to(shelf);
+            worker.limit(settings);
+        }
+        worker
+    }
+
+    /// Fails if the shelf did: then what the worker did since is worth nothing, and so is the worker.
+    pub(crate) fn check(&mut self) -> Result<(), Error> {
+        self.ids.failure().map_or(Ok(()), Err)
+    }
+
     /// The prices for the events that follow.
     pub fn set_prices(&mut self, prices: Arc<PriceBook>) {
         if !Arc::ptr_eq(&self.prices, &prices) {
@@ -103,6 +126,7 @@ impl Worker {
     pub(crate) fn limit(&mut self, settings: &Settings) {
         let limit = usize::try_from(settings.max_dedup_ids).unwrap_or(usize::MAX);
         self.ids.limit(limit);
+        self.ids.limit_on_disk(usize::try_from(settings.max_dedup_ids_on_disk).unwrap_or(usize::MAX));
         self.clicks.limit(limit);
         self.max_open_rows = usize::try_from(settings.max_open_rows).unwrap_or(usize::MAX);
     }
@@ -292,7 +316,17 @@ impl Worker {
         self.ids.forgotten() + self.clicks.forgotten()
     }
 
-    /// How many event ids are remembered, and the bytes of their table (without those that are not saved yet, which
+    /// Whether taking records in may read or write a shelf.
+    pub(crate) fn may_wait_for_disk(&self) -> bool {
+        self.ids.may_wait_for_disk()
+    }
+
+    /// What the shelf holds.
+    pub(crate) fn ids_on_disk(&self) -> OnDisk {
+        self.ids.on_disk()
+    }
+
+    /// How many event ids are remembered in memory, and the bytes of their table (without those that are not saved yet, which
     /// take 16 more each until the next checkpoint).
     #[must_use]
     pub fn remembered_ids(&self) -> (usize, usize) {
@@ -377,9 +411,10 @@ impl Worker {
     pub(crate) fn restore(
         message: &StateMessage,
         settings: &Settings,
+        shelf: Option<Box<dyn Shelf>>,
         mut read: impl FnMut(&str, u64) -> Option<Vec<u8>>,
     ) -> Option<Self> {
-        let mut worker = Self::new(message.partition, message.next_position, settings);
+        let mut worker = Self::with_shelf(message.partition, message.next_position, settings, shelf);
         worker.ids.restore(message.ids.as_ref()?, &mut read).ok()?;
         worker.clicks.restore(message.clicks.as_ref()?, &mut read).ok()?;
         worker.windows = restore_windows(message)?;

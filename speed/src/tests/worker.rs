@@ -166,7 +166,7 @@ fn restored_from(saved: impl Fn(StateMessage) -> StateMessage, worker: &Worker, 
         let append = appends.iter().find(|append| append.file == file)?;
         (append.bytes.len() as u64 == length).then(|| append.bytes.clone())
     };
-    let mut restored = Worker::restore(&decode(&encode(&message)).unwrap(), settings, read).unwrap();
+    let mut restored = Worker::restore(&decode(&encode(&message)).unwrap(), settings, None, read).unwrap();
     restored.set_prices(Arc::new(prices()));
     restored
 }
