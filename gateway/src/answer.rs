@@ -2,7 +2,8 @@
 //! were accepted, else 207, with one result per item in order.
 
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use shared::event::{RejectReason, Rejection};
@@ -11,10 +12,14 @@ use shared::id::EventId;
 use shared::time::Timestamp;
 use shared::verdict::InvalidCode;
 
-use crate::capture::{Outcome, Unavailable};
+use crate::capture::{Outcome, Settled, Unavailable};
+
+/// Bytes that one result mostly fits into.
+const USUAL_RESULT_BYTES: usize = 96;
 
 /// The answer to a request with one item.
-pub(crate) fn one(event_id: Option<&EventId>, outcome: &Outcome) -> Response {
+pub(crate) fn one(Settled { event_id, outcome }: &Settled) -> Response {
+    let event_id = event_id.as_ref();
     match outcome {
         Outcome::Accepted { .. } | Outcome::OptedOut => {
             (StatusCode::ACCEPTED, Json(result(event_id, outcome))).into_response()
@@ -33,17 +38,36 @@ pub(crate) fn one(event_id: Option<&EventId>, outcome: &Outcome) -> Response {
 }
 
 /// The answer to a request with several items.
-pub(crate) fn several(results: &[(Option<EventId>, Outcome)]) -> Response {
-    let fine = results.iter().all(|(_, o)| matches!(o, Outcome::Accepted { .. } | Outcome::OptedOut));
+pub(crate) fn several(results: &[Settled]) -> Response {
+    let fine = results.iter().all(|s| matches!(s.outcome, Outcome::Accepted { .. } | Outcome::OptedOut));
     let status = if fine { StatusCode::ACCEPTED } else { StatusCode::MULTI_STATUS };
-    let results: Vec<ItemResult<'_>> = results.iter().map(|(id, outcome)| result(id.as_ref(), outcome)).collect();
-    (status, Json(Results { results })).into_response()
+    let mut body = Vec::with_capacity(results.len().saturating_mul(USUAL_RESULT_BYTES));
+    match write_results(results, &mut body) {
+        Ok(()) => (status, [(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response(),
+        // Texts and numbers in memory: there is nothing that could fail.
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
 }
 
-/// The answer's body where there are several items.
-#[derive(Serialize)]
-struct Results<'a> {
-    results: Vec<ItemResult<'a>>,
+/// `{"results":[…]}`, item by item.
+fn write_results(results: &[Settled], out: &mut Vec<u8>) -> serde_json::Result<()> {
+    out.extend_from_slice(b"{\"results\":[");
+    for (number, Settled { event_id, outcome }) in results.iter().enumerate() {
+        if number > 0 {
+            out.push(b',');
+        }
+        match (event_id, outcome) {
+            // Nearly all of them; an id has nothing to escape.
+            (Some(id), Outcome::Accepted { invalid: None }) => {
+                out.extend_from_slice(b"{\"eventId\":\"");
+                out.extend_from_slice(id.as_str().as_bytes());
+                out.extend_from_slice(b"\",\"outcome\":\"accepted\",\"status\":202}");
+            }
+            _ => serde_json::to_writer(&mut *out, &result(event_id.as_ref(), outcome))?,
+        }
+    }
+    out.extend_from_slice(b"]}");
+    Ok(())
 }
 
 /// What became of one item.

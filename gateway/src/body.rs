@@ -16,6 +16,8 @@ use crate::settings::Settings;
 
 /// The granularity of the memory budget in bytes.
 const GRAIN: usize = 4 * 1024;
+/// Room is made for at most so many times what a client has sent of a body.
+const FORESIGHT: usize = 8;
 /// The largest zstd window taken: what a decoder must hold in memory, as a power of two.
 const ZSTD_WINDOW_LOG: u32 = 23;
 
@@ -92,7 +94,12 @@ pub(crate) async fn read(
             if bytes.len() + data.len() > limit {
                 return Err(too_large(settings.max_body_size, bytes.freeze()));
             }
-            budget.grow(&mut share, bytes.len() + data.len())?;
+            let length = bytes.len() + data.len();
+            // What was announced is believed to so much more than has come.
+            let whole = announced.filter(|whole| (length..=length.saturating_mul(FORESIGHT)).contains(whole));
+            let room = whole.unwrap_or(length);
+            budget.grow(&mut share, room)?;
+            bytes.reserve(room - bytes.len());
             bytes.extend_from_slice(&data);
         }
     }

@@ -6,12 +6,14 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use shared::event::{Event, RejectReason, Rejection};
 use shared::event_log::{Delivered, EventLog, NewRecord};
+use shared::id::EventId;
 use shared::telemetry::metric_names::{GATEWAY_DEDUP_ERRORS, GATEWAY_DEDUP_PASSED, GATEWAY_EVENTS};
 use shared::time::{Clock, Timestamp};
 use shared::verdict::InvalidCode;
-use shared::wire::encode_placed_event;
+use shared::wire::encode_placed_event_to;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
@@ -24,14 +26,16 @@ use crate::to_its_end::ToItsEnd;
 
 /// How often a request waits for other holders of its ids before it gives up.
 const MAX_ROUNDS: usize = 16;
+/// Bytes that a record mostly fits into.
+const USUAL_RECORD_BYTES: usize = 384;
 
 /// One item of a request, judged.
 #[derive(Debug)]
 pub(crate) enum Item {
     /// An event to capture.
     Event(Box<Event>),
-    /// Not an event.
-    Refused(Refusal),
+    /// Not an event; under this id, if it gave one.
+    Refused(Option<EventId>, Refusal),
     /// Somebody who wants to leave no trace.
     OptedOut,
 }
@@ -63,6 +67,13 @@ impl Outcome {
     }
 }
 
+/// An item that is done with: under which id, and what became of it.
+#[derive(Debug)]
+pub(crate) struct Settled {
+    pub(crate) event_id: Option<EventId>,
+    pub(crate) outcome: Outcome,
+}
+
 /// The request could not be made durable; nothing of it was acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Unavailable(pub(crate) String);
@@ -81,7 +92,7 @@ pub(crate) struct Capture {
 
 impl Capture {
     /// Captures the items of one request; outcomes in their order.
-    pub(crate) async fn submit(self: &Arc<Self>, items: Vec<Item>) -> Result<Vec<Outcome>, Unavailable> {
+    pub(crate) async fn submit(self: &Arc<Self>, items: Vec<Item>) -> Result<Vec<Settled>, Unavailable> {
         let count = items.len() as u64;
         let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else {
             count_event("unavailable", count);
@@ -91,7 +102,7 @@ impl Capture {
         let work = async move {
             let result = this.run(items).await;
             match &result {
-                Ok(outcomes) => outcomes.iter().for_each(|o| count_event(o.label(), 1)),
+                Ok(settled) => count_all(settled),
                 Err(_) => count_event("unavailable", count),
             }
             drop(slot);
@@ -104,34 +115,34 @@ impl Capture {
         }
     }
 
-    async fn run(&self, items: Vec<Item>) -> Result<Vec<Outcome>, Unavailable> {
-        let mut outcomes: Vec<Option<Outcome>> = Vec::with_capacity(items.len());
-        let (mut waiting, mut refused) = (Vec::new(), Vec::new());
+    async fn run(&self, items: Vec<Item>) -> Result<Vec<Settled>, Unavailable> {
+        let mut settled: Vec<Option<Settled>> = Vec::with_capacity(items.len());
+        let (mut waiting, mut refused) = (Vec::with_capacity(items.len()), Vec::new());
         for (place, item) in items.into_iter().enumerate() {
-            outcomes.push(match item {
+            settled.push(match item {
                 Item::Event(event) => {
                     waiting.push((place, event));
                     None
                 }
-                Item::Refused(refusal) => {
-                    let rejection = refusal.rejection.clone();
+                Item::Refused(event_id, refusal) => {
+                    let outcome = Outcome::Refused(refusal.rejection.clone());
                     refused.push(refusal);
-                    Some(Outcome::Refused(rejection))
+                    Some(Settled { event_id, outcome })
                 }
-                Item::OptedOut => Some(Outcome::OptedOut),
+                Item::OptedOut => Some(Settled { event_id: None, outcome: Outcome::OptedOut }),
             });
         }
-        self.settle_all(waiting, &mut outcomes).await?;
+        self.settle_all(waiting, &mut settled).await?;
         self.refusals.keep(&refused).await.map_err(|e| {
             tracing::warn!(error = %e, "cannot keep refused events: their senders are told to retry");
             Unavailable("the log of refused events is away".to_owned())
         })?;
-        let outcomes: Option<Vec<Outcome>> = outcomes.into_iter().collect();
-        let outcomes = outcomes.ok_or_else(|| Unavailable("an event was left without an outcome".to_owned()))?;
-        let number = |wanted: fn(&Outcome) -> bool| outcomes.iter().filter(|o| wanted(o)).count() as u64;
+        let settled: Option<Vec<Settled>> = settled.into_iter().collect();
+        let settled = settled.ok_or_else(|| Unavailable("an event was left without an outcome".to_owned()))?;
+        let number = |wanted: fn(&Outcome) -> bool| settled.iter().filter(|s| wanted(&s.outcome)).count() as u64;
         self.refusals.count(RejectReason::Duplicate, number(|o| matches!(o, Outcome::Duplicate { .. })));
         self.refusals.count(RejectReason::OptedOut, number(|o| matches!(o, Outcome::OptedOut)));
-        Ok(outcomes)
+        Ok(settled)
     }
 
     /// Rounds of claims: what another request holds is waited for while holding nothing, so that two requests
@@ -139,16 +150,16 @@ impl Capture {
     async fn settle_all(
         &self,
         mut waiting: Vec<(usize, Box<Event>)>,
-        outcomes: &mut [Option<Outcome>],
+        settled: &mut [Option<Settled>],
     ) -> Result<(), Unavailable> {
         for _ in 0..MAX_ROUNDS {
             if waiting.is_empty() {
                 return Ok(());
             }
-            waiting = self.round(waiting, outcomes).await?;
+            waiting = self.round(waiting, settled).await?;
             if let Some((_, event)) = waiting.first() {
-                let settled = self.dedup.settled(Key::of(&event.event_id));
-                if timeout(self.settings.append_timeout.0, settled).await.is_err() {
+                let free = self.dedup.settled(Key::of(&event.event_id));
+                if timeout(self.settings.append_timeout.0, free).await.is_err() {
                     break;
                 }
             }
@@ -163,12 +174,13 @@ impl Capture {
     async fn round(
         &self,
         events: Vec<(usize, Box<Event>)>,
-        outcomes: &mut [Option<Outcome>],
+        settled: &mut [Option<Settled>],
     ) -> Result<Vec<(usize, Box<Event>)>, Unavailable> {
         let mut claims = self.claim(&events).await.into_iter();
         let map = self.hot.map();
         self.hot.pass(events.iter().map(|(_, event)| &event.ad_id));
-        let (mut tokens, mut records, mut held, mut times) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut tokens, mut times) = (Vec::with_capacity(events.len()), Vec::with_capacity(events.len()));
+        let (mut records, mut held) = (Records::for_events(events.len()), Vec::new());
         for (place, event) in events {
             // Forged events never claim an id (contract 2.2).
             let claim = if is_forged(&event) { None } else { claims.next() };
@@ -186,14 +198,14 @@ impl Capture {
                 None => Outcome::Accepted { invalid: event.invalid },
             };
             if !matches!(outcome, Outcome::Duplicate { .. }) {
-                records.push(self.record(&event, &map));
+                records.add(&event, &map, self.events.partitions());
                 times.push(event.ingest_time);
             }
-            if let Some(slot) = outcomes.get_mut(place) {
-                *slot = Some(outcome);
+            if let Some(slot) = settled.get_mut(place) {
+                *slot = Some(Settled { event_id: Some(event.event_id), outcome });
             }
         }
-        let delivered = self.append(records, &tokens).await?;
+        let delivered = self.append(records.all(self.clock.now()), &tokens).await?;
         self.refusals.accepted(&times, &delivered);
         self.hot.appended(&delivered);
         Ok(held)
@@ -237,18 +249,48 @@ impl Capture {
             Unavailable("the event log is away".to_owned())
         })
     }
+}
 
-    fn record(&self, event: &Event, map: &SaltMap) -> NewRecord {
-        NewRecord {
-            partition: map.partition_of(event, self.events.partitions()),
-            append_time: self.clock.now(),
-            payload: encode_placed_event(event, map.version()).into(),
-        }
+/// The records of one append, in one piece of memory.
+struct Records {
+    bytes: Vec<u8>,
+    /// Of each the partition, and where it ends.
+    ends: Vec<(u32, usize)>,
+}
+
+impl Records {
+    fn for_events(number: usize) -> Self {
+        let bytes = number.saturating_mul(USUAL_RECORD_BYTES);
+        Self { bytes: Vec::with_capacity(bytes), ends: Vec::with_capacity(number) }
+    }
+
+    fn add(&mut self, event: &Event, map: &SaltMap, partitions: u32) {
+        encode_placed_event_to(event, map.version(), &mut self.bytes);
+        self.ends.push((map.partition_of(event, partitions), self.bytes.len()));
+    }
+
+    /// The records, appended at `append_time`.
+    fn all(self, append_time: Timestamp) -> Vec<NewRecord> {
+        let mut rest = Bytes::from(self.bytes);
+        let mut start = 0;
+        let record = |(partition, end): (u32, usize)| {
+            let payload = rest.split_to(end - start);
+            start = end;
+            NewRecord { partition, append_time, payload }
+        };
+        self.ends.into_iter().map(record).collect()
     }
 }
 
 fn is_forged(event: &Event) -> bool {
     event.invalid.is_some_and(InvalidCode::is_forged)
+}
+
+/// Counts the outcomes of a request: neighbours mostly have the same.
+fn count_all(settled: &[Settled]) {
+    for same in settled.chunk_by(|one, next| one.outcome.label() == next.outcome.label()) {
+        same.first().into_iter().for_each(|first| count_event(first.outcome.label(), same.len() as u64));
+    }
 }
 
 /// Counts events by outcome.

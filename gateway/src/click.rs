@@ -85,11 +85,12 @@ async fn capture(
     } else {
         judge(state, kind, asked, link, directory).unwrap_or_else(|rejection| {
             let raw = Bytes::from(asked.uri.path_and_query().map_or("", |p| p.as_str()).to_owned());
-            Item::Refused(Refusal { rejection, raw })
+            Item::Refused(None, Refusal { rejection, raw })
         })
     };
-    let outcome = state.submit(vec![item]).await.and_then(|outcomes| {
-        outcomes.into_iter().next().ok_or_else(|| Unavailable("the request has no outcome".to_owned()))
+    let outcome = state.submit(vec![item]).await.and_then(|settled| {
+        let only = settled.into_iter().next().map(|settled| settled.outcome);
+        only.ok_or_else(|| Unavailable("the request has no outcome".to_owned()))
     });
     (outcome, target)
 }
@@ -101,7 +102,9 @@ fn judge(
     link: Result<LinkQuery, Rejection>,
     directory: &Directory,
 ) -> Result<Item, Rejection> {
-    let (now, headers) = (state.clock.now(), asked.headers);
+    let (keys, headers) = (state.keys.current(), asked.headers);
+    let context = state.context(directory, &keys);
+    let now = context.now;
     let user_agent = headers.get(USER_AGENT).map(|v| String::from_utf8_lossy(v.as_bytes()));
     let mut submission = link?.submission(kind, now, user_agent.as_deref())?;
     // The person's own browser asks for a link, so the address is theirs; a POST may come from any server.
@@ -110,8 +113,8 @@ fn judge(
         OnBadSignature::Redirect => Source::Link,
         OnBadSignature::Deny => Source::SignedLink,
     };
-    let event = state.admit(submission, source, directory, now, traceparent(headers))?;
-    Ok(Item::Event(Box::new(event)))
+    let admitted = state.admit(submission, source, &context, traceparent(headers));
+    admitted.map(|event| Item::Event(Box::new(event))).map_err(|(_, rejection)| rejection)
 }
 
 /// Where a link leads: to its ad's URL if the ad runs, else to the fallback if there is one.

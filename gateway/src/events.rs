@@ -10,13 +10,12 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use shared::event::{RejectReason, Rejection, Submission};
+use shared::event::{RejectReason, Rejection};
 use shared::http::problem::Problem;
-use shared::id::EventId;
 
 use crate::answer;
 use crate::body::{self, BodyFault, Raw};
-use crate::capture::{Item, Outcome, Unavailable};
+use crate::capture::{Item, Unavailable};
 use crate::intake::Source;
 use crate::items::{self, Form, Part};
 use crate::refusals::Refusal;
@@ -30,7 +29,7 @@ pub(crate) async fn events(Shared(state): Shared<Arc<State>>, headers: HeaderMap
     match receive(&state, &headers, body).await {
         Ok((raw, decoded)) => {
             let answer = match items::split(form, &decoded, &state.settings) {
-                Ok((parts, single)) => take(&state, &headers, parts, single, Source::Api).await,
+                Ok((parts, single)) => take(&state, &headers, &decoded, parts, single, Source::Api).await,
                 Err(rejection) => refuse_body(&state, &headers, rejection, raw.bytes.clone()).await,
             };
             drop(raw);
@@ -44,8 +43,8 @@ pub(crate) async fn events(Shared(state): Shared<Arc<State>>, headers: HeaderMap
 pub(crate) async fn clicks(Shared(state): Shared<Arc<State>>, headers: HeaderMap, body: Body) -> Response {
     match receive(&state, &headers, body).await {
         Ok((raw, decoded)) => {
-            let part = Part { submission: items::click(&decoded), raw: decoded };
-            let answer = take(&state, &headers, vec![part], true, Source::SignedLink).await;
+            let parts = vec![Part::Click(&decoded)];
+            let answer = take(&state, &headers, &decoded, parts, true, Source::SignedLink).await;
             drop(raw);
             answer
         }
@@ -77,41 +76,49 @@ async fn receive(state: &State, headers: &HeaderMap, body: Body) -> Result<(Raw,
     }
 }
 
-/// Judges and captures the parts of one request.
-async fn take(state: &State, headers: &HeaderMap, parts: Vec<Part>, single: bool, source: Source) -> Response {
-    let everyone_opted_out = opted_out(headers);
-    let (directory, now, trace) = (state.directory.current(), state.clock.now(), traceparent(headers));
-    let mut ids = Vec::with_capacity(parts.len());
-    let mut judged = Vec::with_capacity(parts.len());
-    for Part { submission, raw } in parts {
-        let opted_out = everyone_opted_out || submission.as_ref().is_ok_and(items::is_opted_out);
-        let id = submission.as_ref().ok().filter(|_| !opted_out).map(|s: &Submission| s.event_id.clone());
-        ids.push(id);
-        judged.push(if opted_out {
-            Item::OptedOut
-        } else {
-            match submission.and_then(|s| state.admit(s, source, &directory, now, trace)) {
+/// Judges and captures the parts of one request with this body.
+async fn take(
+    state: &State,
+    headers: &HeaderMap,
+    body: &Bytes,
+    parts: Vec<Part<'_>>,
+    single: bool,
+    source: Source,
+) -> Response {
+    let judged = {
+        let (directory, keys) = (state.directory.current(), state.keys.current());
+        let (context, trace) = (state.context(&directory, &keys), traceparent(headers));
+        let everyone_opted_out = opted_out(headers);
+        let judge = |part: &Part<'_>| {
+            let submission = match part.submission() {
+                _ if everyone_opted_out => return Item::OptedOut,
+                Ok(submission) if items::is_opted_out(&submission) => return Item::OptedOut,
+                Ok(submission) => submission,
+                Err(rejection) => return Item::Refused(None, Refusal { rejection, raw: part.raw(body) }),
+            };
+            match state.admit(submission, source, &context, trace) {
                 Ok(event) => Item::Event(Box::new(event)),
-                Err(rejection) => Item::Refused(Refusal { rejection, raw }),
+                Err((id, rejection)) => Item::Refused(Some(id), Refusal { rejection, raw: part.raw(body) }),
             }
-        });
-    }
+        };
+        parts.iter().map(judge).collect()
+    };
     match state.submit(judged).await {
         Err(unavailable) => answer::unavailable(&unavailable).into_response(),
-        Ok(outcomes) => {
-            let results: Vec<(Option<EventId>, Outcome)> = ids.into_iter().zip(outcomes).collect();
-            match (single, results.as_slice()) {
-                (true, [(id, outcome)]) => answer::one(id.as_ref(), outcome),
-                _ => answer::several(&results),
-            }
-        }
+        Ok(results) => match (single, results.as_slice()) {
+            (true, [result]) => answer::one(result),
+            _ => answer::several(&results),
+        },
     }
 }
 
 /// Refuses a body as a whole, and keeps it.
 async fn refuse_body(state: &State, headers: &HeaderMap, rejection: Rejection, raw: Bytes) -> Response {
-    let item =
-        if opted_out(headers) { Item::OptedOut } else { Item::Refused(Refusal { rejection: rejection.clone(), raw }) };
+    let item = if opted_out(headers) {
+        Item::OptedOut
+    } else {
+        Item::Refused(None, Refusal { rejection: rejection.clone(), raw })
+    };
     match state.submit(vec![item]).await {
         Ok(_) => answer::refused(&rejection).into_response(),
         Err(unavailable) => answer::unavailable(&unavailable).into_response(),

@@ -53,6 +53,12 @@ pub struct Context<'a> {
 /// # Errors
 /// `unauthorized`, `unknown_ad`, or `bad_value` for an `ingestTime` outside history.
 pub fn admit(submission: Submission, source: Source, context: &Context<'_>) -> Result<Event, Rejection> {
+    let admission = judge(&submission, source, context)?;
+    Ok(submission.admit(admission))
+}
+
+/// What makes `submission` an event, or why it is none; the errors of [`admit`].
+pub(crate) fn judge(submission: &Submission, source: Source, context: &Context<'_>) -> Result<Admission, Rejection> {
     let ingest_time = match (source, submission.ingest_time) {
         (Source::History, given) => given.unwrap_or(context.now),
         (_, None) => context.now,
@@ -60,7 +66,7 @@ pub fn admit(submission: Submission, source: Source, context: &Context<'_>) -> R
             return Err(Rejection::new(RejectReason::BadValue, "ingestTime is set by us: only an import may give it"));
         }
     };
-    let forged = match (check(&submission, source, context, ingest_time), source) {
+    let forged = match (check(submission, source, context, ingest_time), source) {
         (Ok(()), _) | (Err(Fault::Missing), Source::History) => None,
         (Err(fault), Source::Api | Source::SignedLink) => {
             return Err(Rejection::new(RejectReason::Unauthorized, fault.to_string()));
@@ -68,16 +74,16 @@ pub fn admit(submission: Submission, source: Source, context: &Context<'_>) -> R
         (Err(Fault::Expired), Source::Link | Source::History) => Some(InvalidCode::Expired),
         (Err(_), Source::Link | Source::History) => Some(InvalidCode::BadSignature),
     };
-    let (campaign_id, advertiser_id, runs) = owner(&submission, source, context.directory)?;
+    let (campaign_id, advertiser_id, runs) = owner(submission, source, context.directory)?;
     let inactive = (!runs).then_some(InvalidCode::InactiveAd);
-    Ok(submission.admit(Admission {
+    Ok(Admission {
         ingest_time,
         region: context.region.clone(),
         campaign_id,
         advertiser_id,
         invalid: forged.or(inactive),
         traceparent: None,
-    }))
+    })
 }
 
 fn check(submission: &Submission, source: Source, context: &Context<'_>, at: Timestamp) -> Result<(), Fault> {
@@ -114,7 +120,9 @@ fn owner(
         let detail = format!("ad {} is not in the directory and no campaignId is given", submission.ad_id);
         return Err(Rejection::new(RejectReason::UnknownAd, detail));
     };
-    let advertiser = directory.advertiser_of(&campaign).cloned().or_else(|| submission.advertiser_id.clone());
+    let of_ad = ad.filter(|ad| *ad.campaign_id == campaign).map(|ad| ad.advertiser_id);
+    let advertiser =
+        of_ad.or_else(|| directory.advertiser_of(&campaign)).or(submission.advertiser_id.as_ref()).cloned();
     let runs = source == Source::History || ad.is_none_or(|ad| ad.status == AdStatus::Active);
     Ok((campaign, advertiser, runs))
 }

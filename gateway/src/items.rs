@@ -7,7 +7,7 @@ use prost::Message;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use shared::event::{EventKind, RejectReason, Rejection, Submission};
-use shared::wire::EventBatch;
+use shared::wire::{EventBatch, EventMessage};
 
 use crate::link::link_event_id;
 use crate::settings::Settings;
@@ -37,53 +37,71 @@ impl Form {
     }
 }
 
-/// One item: what it says and its bytes.
+/// One item of a body, not read yet.
 #[derive(Debug)]
-pub(crate) struct Part {
-    pub(crate) submission: Result<Submission, Rejection>,
-    pub(crate) raw: Bytes,
+pub(crate) enum Part<'a> {
+    /// A JSON object of `POST /v1/events`.
+    Event(&'a [u8]),
+    /// A message of a batch.
+    Message(Box<EventMessage>),
+    /// The body of `POST /v1/clicks`.
+    Click(&'a [u8]),
 }
 
-impl Part {
-    fn json(raw: Bytes) -> Self {
-        Self { submission: Submission::from_json(&raw), raw }
+impl Part<'_> {
+    /// What the item says.
+    pub(crate) fn submission(&self) -> Result<Submission, Rejection> {
+        match self {
+            Self::Event(json) => Submission::from_json(json),
+            Self::Message(message) => Submission::from_message(message),
+            Self::Click(json) => click(json),
+        }
+    }
+
+    /// The item's own bytes; `body` is what it was split from.
+    pub(crate) fn raw(&self, body: &Bytes) -> Bytes {
+        match self {
+            Self::Event(json) | Self::Click(json) => body.slice_ref(json),
+            Self::Message(message) => message.encode_to_vec().into(),
+        }
     }
 }
 
 /// The items of a body, and whether it was one object (and so wants one answer).
-pub(crate) fn split(form: Form, body: &Bytes, settings: &Settings) -> Result<(Vec<Part>, bool), Rejection> {
+pub(crate) fn split<'a>(form: Form, body: &'a Bytes, settings: &Settings) -> Result<(Vec<Part<'a>>, bool), Rejection> {
     let most = usize::try_from(settings.max_items).unwrap_or(usize::MAX);
-    let limited = |parts: Vec<Part>| if parts.len() > most { Err(too_many(most)) } else { Ok((parts, false)) };
-    match form {
+    let parts: Vec<Part<'a>> = match form {
         Form::Json if body.trim_ascii_start().starts_with(b"[") => {
             let items: Vec<&RawValue> = serde_json::from_slice(body).map_err(malformed)?;
-            if items.len() > most {
-                return Err(too_many(most));
-            }
-            limited(items.iter().map(|item| Part::json(body.slice_ref(item.get().as_bytes()))).collect())
+            items.into_iter().map(|item| Part::Event(item.get().as_bytes())).collect()
         }
-        Form::Json => Ok((vec![Part::json(body.clone())], true)),
-        Form::Ndjson => {
-            let lines = body.split(|b| *b == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
-            limited(lines.take(most.saturating_add(1)).map(|line| Part::json(body.slice_ref(line))).collect())
-        }
+        Form::Json => return Ok((vec![Part::Event(body)], true)),
+        Form::Ndjson => lines(body).take(most.saturating_add(1)).map(Part::Event).collect(),
         Form::Protobuf => {
             let batch = EventBatch::decode(body.clone()).map_err(malformed)?;
             if batch.events.len() > most {
                 return Err(too_many(most));
             }
-            let part = |message: shared::wire::EventMessage| {
-                let raw = Bytes::from(message.encode_to_vec());
-                Part { submission: Submission::from_message(&message), raw }
-            };
-            limited(batch.events.into_iter().map(part).collect())
+            batch.events.into_iter().map(|message| Part::Message(Box::new(message))).collect()
         }
-    }
+    };
+    if parts.len() > most { Err(too_many(most)) } else { Ok((parts, false)) }
+}
+
+/// The lines of a body that are not empty, without the space around them.
+fn lines(body: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let ends = memchr::memchr_iter(b'\n', body).chain(std::iter::once(body.len()));
+    let whole = ends.scan(0, |start, end| {
+        let line = body.get(*start..end);
+        *start = end + 1;
+        line
+    });
+    whole.map(<[u8]>::trim_ascii).filter(|line| !line.is_empty())
 }
 
 /// The body of `POST /v1/clicks`: `ad_id, user_id, impression_id, timestamp, signature` (and `key_id`, `exp`). It is
 /// the click that the link with the same ad and impression is, and is signed like that link.
-pub(crate) fn click(body: &[u8]) -> Result<Submission, Rejection> {
+fn click(body: &[u8]) -> Result<Submission, Rejection> {
     let given: serde_json::Map<String, Value> = serde_json::from_slice(body).map_err(malformed)?;
     let mut event = serde_json::Map::new();
     for (name, value) in given {

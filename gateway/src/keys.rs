@@ -9,7 +9,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit};
 use serde::{Deserialize, Serialize};
+use sha2::Sha256;
 use shared::error::ErrorKind;
 use shared::id::RefId;
 use shared::private_file::{self, FileError};
@@ -41,14 +43,27 @@ pub struct SigningKey {
 }
 
 impl SigningKey {
-    pub(crate) fn secret_bytes(&self) -> &[u8; 32] {
-        &self.secret.0
+    /// HMAC-SHA256 under this key, nothing signed yet.
+    pub(crate) fn mac(&self) -> Hmac<Sha256> {
+        self.secret.keyed.clone()
     }
 }
 
-/// 32 secret bytes that do not print.
+/// 32 secret bytes that do not print, and what HMAC makes of them before it sees a text.
 #[derive(Clone)]
-struct Secret([u8; 32]);
+struct Secret {
+    bytes: [u8; 32],
+    keyed: Hmac<Sha256>,
+}
+
+impl Secret {
+    fn new(bytes: [u8; 32]) -> Self {
+        // `new` takes a key of block size (64 bytes), which is what HMAC pads a shorter key to.
+        let mut block = hmac::digest::Key::<Hmac<Sha256>>::default();
+        block.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
+        Self { bytes, keyed: Hmac::new(&block) }
+    }
+}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -127,7 +142,12 @@ impl SigningKeys {
             if keys.keys.iter().any(|k| k.id == stored.id) {
                 return Err(malformed(format!("key {} is there twice", stored.id)));
             }
-            keys.keys.push(SigningKey { id: stored.id, status: stored.status, created_at, secret: Secret(secret) });
+            keys.keys.push(SigningKey {
+                id: stored.id,
+                status: stored.status,
+                created_at,
+                secret: Secret::new(secret),
+            });
         }
         if keys.count_active() > MAX_ACTIVE_KEYS {
             return Err(malformed(format!("more than {MAX_ACTIVE_KEYS} keys are active")));
@@ -142,7 +162,7 @@ impl SigningKeys {
     pub fn save(&self, path: &Path) -> Result<(), KeyError> {
         let keys = self.keys.iter().map(|k| StoredKey {
             id: k.id.clone(),
-            secret: URL_SAFE_NO_PAD.encode(k.secret.0),
+            secret: URL_SAFE_NO_PAD.encode(k.secret.bytes),
             status: k.status,
             created_at: k.created_at.to_string(),
         });
@@ -160,7 +180,7 @@ impl SigningKeys {
         if self.keys.iter().any(|k| k.id == id) {
             return Err(KeyError::Taken(id));
         }
-        self.keys.push(SigningKey { id, status: KeyStatus::Active, created_at: now, secret: Secret(secret) });
+        self.keys.push(SigningKey { id, status: KeyStatus::Active, created_at: now, secret: Secret::new(secret) });
         Ok(())
     }
 

@@ -12,13 +12,17 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
+use hmac::Mac;
 use shared::event::{EventKind, Submission};
 use shared::money::Currency;
 use shared::time::{SECOND, Timestamp};
 
 use crate::keys::{KeyStatus, SigningKeys};
+
+/// Bytes that a signed text mostly fits into.
+const USUAL_BYTES: usize = 256;
+/// Room for a decoded signature, which has 32 bytes: what does not fit is none.
+const TAG_ROOM: usize = 48;
 
 /// What a link signature speaks for.
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +39,13 @@ impl LinkClaims<'_> {
     /// The string that is signed.
     #[must_use]
     pub fn canonical(&self, key_id: &str) -> String {
-        format!("v1|{key_id}|{}|{}|{}", self.ad_id, self.impression_id, seconds(self.expires_at))
+        let mut text = String::with_capacity(USUAL_BYTES);
+        for part in ["v1", key_id, self.ad_id, self.impression_id] {
+            text.push_str(part);
+            text.push('|');
+        }
+        push_seconds(&mut text, self.expires_at);
+        text
     }
 }
 
@@ -85,19 +95,21 @@ impl<'a> EventClaims<'a> {
     /// The string that is signed.
     #[must_use]
     pub fn canonical(&self, key_id: &str) -> String {
-        let mut text = format!("v1|{key_id}|{}|{}|", self.event_id, self.kind.as_str());
+        let mut text = String::with_capacity(USUAL_BYTES);
         let mut number = itoa::Buffer::new();
         let mut next = |part: &str| {
             text.push_str(part);
             text.push('|');
         };
+        ["v1", key_id, self.event_id, self.kind.as_str()].into_iter().for_each(&mut next);
         next(number.format(self.event_time.as_millis()));
         next(self.ad_id);
         next(self.campaign_id.unwrap_or_default());
         next(self.impression_id.unwrap_or_default());
         next(self.cost_micros.map_or("", |cost| number.format(cost)));
         next(self.currency.as_ref().map_or("", Currency::as_str));
-        next(&seconds(self.expires_at));
+        push_seconds(&mut text, self.expires_at);
+        text.push('|');
         text.push_str(self.nonce.unwrap_or_default());
         text
     }
@@ -170,12 +182,14 @@ impl SigningKeys {
         if keys.peek().is_none() {
             return Err(Fault::UnknownKey);
         }
-        let tag = URL_SAFE_NO_PAD.decode(signature).map_err(|_| Fault::Mismatch)?;
+        let mut room = [0; TAG_ROOM];
+        let tag = URL_SAFE_NO_PAD.decode_slice(signature, &mut room).ok().and_then(|length| room.get(..length));
+        let tag = tag.ok_or(Fault::Mismatch)?;
         let text = canonical(key_id.unwrap_or_default());
         let holds = keys.any(|key| {
             let mut mac = key.mac();
             mac.update(text.as_bytes());
-            mac.verify_slice(&tag).is_ok()
+            mac.verify_slice(tag).is_ok()
         });
         if holds { validity.check(expires_at) } else { Err(Fault::Mismatch) }
     }
@@ -222,7 +236,7 @@ impl SigningKeys {
 
     fn sign_url(&self, base: &str, path: &str, claims: &LinkClaims<'_>) -> Option<String> {
         let Signed { key_id, signature } = self.sign_link(claims)?;
-        let exp = claims.expires_at.map(|t| format!("&exp={}", seconds(Some(t)))).unwrap_or_default();
+        let exp = claims.expires_at.map(|t| format!("&exp={}", t.0.div_euclid(SECOND))).unwrap_or_default();
         let (base, ad, impression) = (base.trim_end_matches('/'), claims.ad_id, claims.impression_id);
         Some(format!("{base}/{path}?adId={ad}&impressionId={impression}&keyId={key_id}{exp}&signature={signature}"))
     }
@@ -240,15 +254,9 @@ impl SigningKeys {
     }
 }
 
-impl crate::keys::SigningKey {
-    fn mac(&self) -> Hmac<Sha256> {
-        // `new` takes a key of block size (64 bytes), which is what HMAC pads a shorter key to.
-        let mut block = hmac::digest::Key::<Hmac<Sha256>>::default();
-        block.iter_mut().zip(self.secret_bytes()).for_each(|(to, from)| *to = *from);
-        Hmac::<Sha256>::new(&block)
+/// Epoch seconds, rounded down; nothing when there is no time.
+fn push_seconds(text: &mut String, time: Option<Timestamp>) {
+    if let Some(time) = time {
+        text.push_str(itoa::Buffer::new().format(time.0.div_euclid(SECOND)));
     }
-}
-
-fn seconds(time: Option<Timestamp>) -> String {
-    time.map(|t| t.0.div_euclid(SECOND).to_string()).unwrap_or_default()
 }

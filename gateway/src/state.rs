@@ -7,17 +7,17 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use axum::http::HeaderMap;
 use shared::config::Span;
 use shared::directory::{Directory, DirectoryHandle};
-use shared::event::{Event, Rejection, Submission};
+use shared::event::{Admission, Event, Rejection, Submission};
 use shared::http::Peer;
-use shared::id::RefId;
+use shared::id::{EventId, RefId};
 use shared::time::{Clock, SECOND, Timestamp};
 
 use crate::body::Budget;
-use crate::capture::{Capture, Item, Outcome, Unavailable};
+use crate::capture::{Capture, Item, Settled, Unavailable};
 use crate::impressions::Issuers;
-use crate::intake::{Context, Source, admit};
+use crate::intake::{Context, Source, judge};
 use crate::ip_hash::{Chance, Salts};
-use crate::keys::KeyRing;
+use crate::keys::{KeyRing, SigningKeys};
 use crate::rate_limit::RateLimit;
 use crate::refusals::Refusals;
 use crate::settings::Settings;
@@ -49,34 +49,35 @@ impl State {
         self.settings.trusted_proxies.client(peer, headers)
     }
 
-    /// Judges a submission at `now`.
+    /// What the submissions of a request that came just now are judged by.
+    pub(crate) fn context<'a>(&'a self, directory: &'a Directory, keys: &'a SigningKeys) -> Context<'a> {
+        let max_validity = Span(self.settings.dedup.window.0);
+        Context { directory, keys, region: &self.region, now: self.clock.now(), max_validity }
+    }
+
+    /// Judges a submission; the id of one that is refused comes back with the reason.
     pub(crate) fn admit(
         &self,
         submission: Submission,
         source: Source,
-        directory: &Directory,
-        now: Timestamp,
+        context: &Context<'_>,
         traceparent: Option<&str>,
-    ) -> Result<Event, Rejection> {
-        let context = Context {
-            directory,
-            keys: &self.keys.current(),
-            region: &self.region,
-            now,
-            max_validity: Span(self.settings.dedup.window.0),
+    ) -> Result<Event, (EventId, Rejection)> {
+        let admission = match judge(&submission, source, context) {
+            Ok(admission) => Admission { traceparent: traceparent.map(str::to_owned), ..admission },
+            Err(rejection) => return Err((submission.event_id, rejection)),
         };
-        let mut event = admit(submission, source, &context)?;
-        event.traceparent = traceparent.map(str::to_owned);
+        let mut event = submission.admit(admission);
         // Whoever sends a bare address as its hash does not make us keep it.
         let bare = event.details.ip_hash.as_deref().and_then(|hash| hash.trim().parse::<IpAddr>().ok());
         if let Some(address) = bare {
-            event.details.ip_hash = self.salts.hash(address, now);
+            event.details.ip_hash = self.salts.hash(address, context.now);
         }
         Ok(event)
     }
 
     /// Captures the items of one request and remembers whether that went well.
-    pub(crate) async fn submit(&self, items: Vec<Item>) -> Result<Vec<Outcome>, Unavailable> {
+    pub(crate) async fn submit(&self, items: Vec<Item>) -> Result<Vec<Settled>, Unavailable> {
         let result = self.capture.submit(items).await;
         let failed_at = if result.is_ok() { i64::MIN } else { self.clock.now().0 };
         self.failed_at.store(failed_at, Ordering::Relaxed);

@@ -19,7 +19,7 @@ const USUAL_BYTES: usize = 512;
 pub(crate) type Text<'a> = Option<Cow<'a, str>>;
 
 /// What a client says of an event: tags 1 to 21 of [`EventMessage`], the part that a fingerprint covers (contract 2.2).
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Payload<'a> {
     pub(crate) event_id: Text<'a>,
     pub(crate) event_type: Text<'a>,
@@ -45,7 +45,7 @@ pub(crate) struct Payload<'a> {
 }
 
 /// A payload with its proof, and the time that only trusted history may state.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Fields<'a> {
     pub(crate) payload: Payload<'a>,
     pub(crate) signature: Text<'a>,
@@ -126,7 +126,6 @@ impl<'a> Payload<'a> {
 
 /// An admitted event's record: its payload and what capture adds (tags 32 and up).
 pub(crate) fn write_record(event: &Event, salt_map_version: Option<u64>, out: &mut Vec<u8>) {
-    out.reserve(USUAL_BYTES);
     Payload::of(event).write(out);
     let mut out = Writer(out);
     out.int(32, Some(event.ingest_time.0));

@@ -1,5 +1,8 @@
-//! JSON in: one object to [`Fields`] that borrow from it, in one pass, without building a tree.
+//! JSON in: one object to [`Fields`] that borrow from it, in one pass, without building a tree. What is plain (`plain`) is
+//! read by hand, everything else and every error is serde's.
 //! Unknown fields are kept as JSON text in `extra`; `null` is the same as absent; a field sent twice is refused.
+
+mod plain;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,7 +11,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
 use crate::event::{MAX_EXTRA_FIELDS, RejectReason, Rejection};
-use crate::fields::Fields;
+use crate::fields::{self, Fields};
 use crate::time::Timestamp;
 
 /// Reads one JSON object with nothing after it.
@@ -18,13 +21,59 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Fields<'_>, Rejection> {
     }
     // Text that is whole UTF-8 need not be looked at again string by string; other bytes get the reader's own words.
     let object = match std::str::from_utf8(bytes) {
-        Ok(text) => serde_json::from_str::<Object<'_>>(text),
+        Ok(text) => match plain::read(text) {
+            Some(fields) => return Ok(fields),
+            None => serde_json::from_str::<Object<'_>>(text),
+        },
         Err(_) => serde_json::from_slice(bytes),
     };
     object.map(|o| o.0).map_err(|e| {
         let reason = if e.is_data() { RejectReason::BadValue } else { RejectReason::Malformed };
         Rejection::new(reason, e.to_string())
     })
+}
+
+/// Where the value of a field goes.
+enum Slot<'s, 'a> {
+    Text(&'s mut fields::Text<'a>),
+    Time(&'s mut Option<i64>),
+    Whole(&'s mut Option<i64>),
+    Version(&'s mut Option<u32>),
+}
+
+impl<'s, 'a> Slot<'s, 'a> {
+    /// The place of the field that JSON calls `name`; `None` when we know no such field.
+    fn of(fields: &'s mut Fields<'a>, name: &str) -> Option<Self> {
+        let p = &mut fields.payload;
+        Some(match name {
+            "eventId" | "clickId" => Self::Text(&mut p.event_id),
+            "eventType" => Self::Text(&mut p.event_type),
+            "timestamp" => Self::Time(&mut p.event_time),
+            "adId" => Self::Text(&mut p.ad_id),
+            "campaignId" => Self::Text(&mut p.campaign_id),
+            "advertiserId" => Self::Text(&mut p.advertiser_id),
+            "creativeId" => Self::Text(&mut p.creative_id),
+            "publisherId" => Self::Text(&mut p.publisher_id),
+            "impressionId" => Self::Text(&mut p.impression_id),
+            "userPseudoId" => Self::Text(&mut p.user_pseudo_id),
+            "sessionId" => Self::Text(&mut p.session_id),
+            "bidRequestId" => Self::Text(&mut p.bid_request_id),
+            "country" => Self::Text(&mut p.country),
+            "deviceType" => Self::Text(&mut p.device_type),
+            "ipHash" => Self::Text(&mut p.ip_hash),
+            "userAgent" => Self::Text(&mut p.user_agent),
+            "url" => Self::Text(&mut p.url),
+            "costMicros" => Self::Whole(&mut p.cost_micros),
+            "currency" => Self::Text(&mut p.currency),
+            "schemaVersion" => Self::Version(&mut p.schema_version),
+            "signature" => Self::Text(&mut fields.signature),
+            "keyId" => Self::Text(&mut fields.key_id),
+            "expiresAt" => Self::Time(&mut fields.expires_at),
+            "nonce" => Self::Text(&mut fields.nonce),
+            "ingestTime" => Self::Time(&mut fields.ingest_time),
+            _ => return None,
+        })
+    }
 }
 
 struct Object<'a>(Fields<'a>);
@@ -62,41 +111,19 @@ impl<'de> Visitor<'de> for ObjectVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
         let mut fields = Fields::default();
-        let m = &mut fields.payload;
         while let Some(Text(key)) = map.next_key::<Text<'de>>()? {
             let key = key.as_ref();
-            match key {
-                "eventId" | "clickId" => put(&mut map, key, &mut m.event_id, |Text(v)| v)?,
-                "eventType" => put(&mut map, key, &mut m.event_type, |Text(v)| v)?,
-                "timestamp" => put(&mut map, key, &mut m.event_time, |Time(t)| t)?,
-                "adId" => put(&mut map, key, &mut m.ad_id, |Text(v)| v)?,
-                "campaignId" => put(&mut map, key, &mut m.campaign_id, |Text(v)| v)?,
-                "advertiserId" => put(&mut map, key, &mut m.advertiser_id, |Text(v)| v)?,
-                "creativeId" => put(&mut map, key, &mut m.creative_id, |Text(v)| v)?,
-                "publisherId" => put(&mut map, key, &mut m.publisher_id, |Text(v)| v)?,
-                "impressionId" => put(&mut map, key, &mut m.impression_id, |Text(v)| v)?,
-                "userPseudoId" => put(&mut map, key, &mut m.user_pseudo_id, |Text(v)| v)?,
-                "sessionId" => put(&mut map, key, &mut m.session_id, |Text(v)| v)?,
-                "bidRequestId" => put(&mut map, key, &mut m.bid_request_id, |Text(v)| v)?,
-                "country" => put(&mut map, key, &mut m.country, |Text(v)| v)?,
-                "deviceType" => put(&mut map, key, &mut m.device_type, |Text(v)| v)?,
-                "ipHash" => put(&mut map, key, &mut m.ip_hash, |Text(v)| v)?,
-                "userAgent" => put(&mut map, key, &mut m.user_agent, |Text(v)| v)?,
-                "url" => put(&mut map, key, &mut m.url, |Text(v)| v)?,
-                "costMicros" => put(&mut map, key, &mut m.cost_micros, |n| n)?,
-                "currency" => put(&mut map, key, &mut m.currency, |Text(v)| v)?,
-                "schemaVersion" => put(&mut map, key, &mut m.schema_version, |n| n)?,
-                "signature" => put(&mut map, key, &mut fields.signature, |Text(v)| v)?,
-                "keyId" => put(&mut map, key, &mut fields.key_id, |Text(v)| v)?,
-                "expiresAt" => put(&mut map, key, &mut fields.expires_at, |Time(t)| t)?,
-                "nonce" => put(&mut map, key, &mut fields.nonce, |Text(v)| v)?,
-                "ingestTime" => put(&mut map, key, &mut fields.ingest_time, |Time(t)| t)?,
-                _ => {
+            match Slot::of(&mut fields, key) {
+                Some(Slot::Text(slot)) => put(&mut map, key, slot, |Text(v)| v)?,
+                Some(Slot::Time(slot)) => put(&mut map, key, slot, |Time(t)| t)?,
+                Some(Slot::Whole(slot)) => put(&mut map, key, slot, |n| n)?,
+                Some(Slot::Version(slot)) => put(&mut map, key, slot, |n| n)?,
+                None => {
                     let value: serde_json::Value = map.next_value()?;
                     if value.is_null() {
                         continue;
                     }
-                    let extra = m.extra.to_mut();
+                    let extra = fields.payload.extra.to_mut();
                     if extra.len() == MAX_EXTRA_FIELDS {
                         return Err(de::Error::custom(format!("more than {MAX_EXTRA_FIELDS} unknown fields")));
                     }

@@ -14,6 +14,8 @@ use crate::verdict::InvalidCode;
 
 /// The version byte of today's records.
 pub const WIRE_VERSION: u8 = 1;
+/// Bytes that a record mostly fits into.
+const USUAL_BYTES: usize = 512;
 
 /// An event as bytes: what a client sends (1 to 31) and what capture adds (32 and up).
 /// Times are UTC microseconds.
@@ -154,9 +156,15 @@ pub fn encode_event(event: &Event) -> Vec<u8> {
 /// An event as log bytes, with the version of the salt map that chose its partition (0: none did).
 #[must_use]
 pub fn encode_placed_event(event: &Event, salt_map_version: u64) -> Vec<u8> {
-    let mut bytes = vec![WIRE_VERSION];
-    fields::write_record(event, (salt_map_version > 0).then_some(salt_map_version), &mut bytes);
+    let mut bytes = Vec::with_capacity(USUAL_BYTES);
+    encode_placed_event_to(event, salt_map_version, &mut bytes);
     bytes
+}
+
+/// The same to the end of `out`, for callers with several records.
+pub fn encode_placed_event_to(event: &Event, salt_map_version: u64, out: &mut Vec<u8>) {
+    out.push(WIRE_VERSION);
+    fields::write_record(event, (salt_map_version > 0).then_some(salt_map_version), out);
 }
 
 /// The version of the salt map that chose a record's partition; `None` when none did.

@@ -2,6 +2,7 @@
 //! Bounded: past `max_entries` the oldest bucket goes early, and is counted. A remembered id takes 28 bytes in a
 //! closed bucket (seven eighths of them) and about twice that in the open one.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,6 +12,7 @@ use shared::event::Fingerprint;
 use shared::time::Timestamp;
 use tokio::sync::Notify;
 
+use super::seed::Seed;
 use super::{Claim, DedupError, DedupStore, Key, Settings, Token, Wanted};
 
 const SHARDS: usize = 64;
@@ -36,8 +38,8 @@ struct Slot {
 
 #[derive(Debug, Default)]
 struct Shard {
-    pending: HashMap<Key, Token>,
-    open: HashMap<Key, Seen>,
+    pending: HashMap<Key, Token, Seed>,
+    open: HashMap<Key, Seen, Seed>,
     opened_at: Timestamp,
     closed: VecDeque<Closed>,
     closed_entries: usize,
@@ -97,12 +99,13 @@ impl MemoryDedup {
             let same_payload = seen.fingerprint == half(wanted.fingerprint);
             return Some(Claim::Seen { first_seen: seen.at(opened_at), same_payload });
         }
-        if shard.pending.get(&wanted.key).is_some_and(|held| now.since(held.claimed_at) < self.lease) {
-            return Some(Claim::Pending);
-        }
+        let place = match shard.pending.entry(wanted.key) {
+            Entry::Occupied(held) if now.since(held.get().claimed_at) < self.lease => return Some(Claim::Pending),
+            place => place,
+        };
         let number = self.claims.fetch_add(1, Ordering::Relaxed);
         let token = Token { key: wanted.key, fingerprint: wanted.fingerprint, claimed_at: now, number };
-        shard.pending.insert(wanted.key, token);
+        place.insert_entry(token);
         Some(Claim::New(token))
     }
 

@@ -7,6 +7,7 @@
 mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;
+mod seed;
 mod settings;
 
 use async_trait::async_trait;

@@ -7,6 +7,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use super::AdStatus;
+use super::places::Places;
 use crate::id::{AdvertiserId, CampaignId};
 
 const MAGIC: [u8; 8] = *b"CLADS001";
@@ -62,6 +63,7 @@ pub(super) struct Stored {
     bytes: Vec<u8>,
     ads: usize,
     offsets_at: usize,
+    places: Places,
 }
 
 impl Stored {
@@ -78,19 +80,30 @@ impl Stored {
         self.bytes.len().checked_sub(FOOTER_BYTES).and_then(|at| self.bytes.get(at..)).unwrap_or_default()
     }
 
-    fn bytes_of(&self, place: usize) -> Option<&[u8]> {
+    /// Where the record of the ad with this number begins.
+    fn offset_of(&self, place: usize) -> Option<usize> {
         if place >= self.ads {
             return None;
         }
-        let offset = u64_at(&self.bytes, self.offsets_at + place * 8)?;
-        self.bytes.get(usize::try_from(offset).ok()?..self.offsets_at)
+        usize::try_from(u64_at(&self.bytes, self.offsets_at + place * 8)?).ok()
+    }
+
+    fn bytes_of(&self, place: usize) -> Option<&[u8]> {
+        self.bytes.get(self.offset_of(place)?..self.offsets_at)
     }
 
     pub(super) fn record(&self, place: usize) -> Option<Record<'_>> {
         Record::read(self.bytes_of(place)?).map(|(record, _)| record)
     }
 
-    /// Where the ad is, or where it would be.
+    /// The record of the ad with this id.
+    pub(super) fn find(&self, ad_id: &str) -> Option<Record<'_>> {
+        let records = self.places.of(ad_id.as_bytes()).filter_map(|place| self.bytes.get(place..self.offsets_at));
+        let mut found = records.filter(|bytes| Record::id(bytes) == Some(ad_id.as_bytes()));
+        Record::read(found.next()?).map(|(record, _)| record)
+    }
+
+    /// Where the ad is, or where it would be, in the order of ids.
     pub(super) fn place_of(&self, ad_id: &str) -> Result<usize, usize> {
         let (mut low, mut high) = (0, self.ads);
         while low < high {
@@ -217,21 +230,25 @@ pub(super) fn parse(bytes: Vec<u8>) -> Result<Parsed, String> {
         advertisers.push(AdvertiserId::new(id).map_err(|e| e.to_string())?);
         table = rest;
     }
-    let stored = Stored { bytes, ads, offsets_at };
-    check_records(&stored, campaigns.len())?;
+    let mut stored = Stored { bytes, ads, offsets_at, places: Places::default() };
+    stored.places = check_records(&stored, campaigns.len())?;
     Ok((stored, advertisers, campaigns))
 }
 
-fn check_records(stored: &Stored, campaigns: usize) -> Result<(), String> {
+/// Checks every record; where each of them is.
+fn check_records(stored: &Stored, campaigns: usize) -> Result<Places, String> {
+    let mut places = Places::for_ads(stored.len());
     let mut before: &str = "";
     for place in 0..stored.len() {
         let record = stored.record(place).ok_or("a record is cut off")?;
         if record.ad_id <= before || usize::try_from(record.campaign).is_ok_and(|c| c >= campaigns) {
             return Err(format!("the record of ad {:?} is out of place", record.ad_id));
         }
+        let offset = stored.offset_of(place).ok_or("a record is cut off")?;
+        places.add(record.ad_id.as_bytes(), offset).ok_or("a record is where none can be")?;
         before = record.ad_id;
     }
-    Ok(())
+    Ok(places)
 }
 
 fn take_text(bytes: &[u8]) -> Result<(&str, &[u8]), String> {

@@ -7,6 +7,7 @@
 
 mod file;
 mod import;
+mod places;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod row;
@@ -180,8 +181,7 @@ impl Directory {
     /// The ad with this id.
     #[must_use]
     pub fn lookup(&self, ad_id: &AdId) -> Option<Ad<'_>> {
-        let place = self.stored.place_of(ad_id.as_str()).ok()?;
-        self.ad(self.stored.record(place)?)
+        self.ad(self.stored.find(ad_id.as_str())?)
     }
 
     /// The advertiser a campaign belongs to.
