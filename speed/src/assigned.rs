@@ -95,7 +95,7 @@ impl Taking {
         if let Some(error) = failed {
             return Err(error);
         }
-        let Some(mut worker) = worker else { return Ok(None) };
+        let Some(worker) = worker else { return Ok(None) };
         worker.check()?;
         Ok(Some((worker, Saved::of(&message))))
     }
@@ -188,6 +188,7 @@ impl Assigned {
     }
 
     fn write(&mut self) -> Result<(), Error> {
+        self.worker.check()?;
         let (message, appends) = self.worker.stage();
         let next = Saved::of(&message);
         self.place.save(encode(&message), &appends, &next.files, &self.saved.files)?;

@@ -71,7 +71,7 @@ pub async fn replay(
             let Some(part) = parts.get_mut(&record.partition) else { continue };
             part.apply(&record, &mut replayed);
         }
-        parts.values_mut().try_for_each(|part| part.worker.check())?;
+        parts.values().try_for_each(|part| part.worker.check())?;
         unflushed += replayed.outcomes.total() - read;
         read = replayed.outcomes.total();
         progress(read, all);

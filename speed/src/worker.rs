@@ -110,7 +110,7 @@ impl Worker {
     }
 
     /// Fails if the shelf did: then what the worker did since is worth nothing, and so is the worker.
-    pub(crate) fn check(&mut self) -> Result<(), Error> {
+    pub(crate) fn check(&self) -> Result<(), Error> {
         self.ids.failure().map_or(Ok(()), Err)
     }
 

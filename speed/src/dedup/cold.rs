@@ -7,14 +7,22 @@
 //! On crash: the runs are gone; a restart makes them anew from the dedup files.
 
 use std::io;
+use std::path::PathBuf;
 
 use super::run::{Entry, Run, Writer};
 use super::shelf::Shelf;
-use crate::Error;
 use crate::table::Id;
 
 /// More runs are merged.
 const MOST_RUNS: usize = 8;
+
+/// What the disk refused.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) doing: &'static str,
+    pub(super) path: PathBuf,
+    pub(super) source: io::Error,
+}
 
 /// The runs, oldest first. Their buckets do not overlap.
 #[derive(Debug)]
@@ -32,7 +40,7 @@ impl Cold {
     }
 
     /// Whether `id` is in a bucket that is not forgotten.
-    pub(super) fn holds(&mut self, id: &Id) -> Result<bool, Error> {
+    pub(super) fn holds(&mut self, id: &Id) -> Result<bool, Failure> {
         for run in self.runs.iter().rev() {
             if run.may_hold(id) {
                 self.reads += 1;
@@ -51,7 +59,7 @@ impl Cold {
         first: u64,
         ids: usize,
         fill: impl FnOnce(&mut Writer) -> io::Result<()>,
-    ) -> Result<(), Error> {
+    ) -> Result<(), Failure> {
         let write = || {
             let mut writer = Writer::new(self.shelf.scratch()?, first, ids);
             fill(&mut writer)?;
@@ -117,7 +125,7 @@ impl Cold {
         }
     }
 
-    fn failed(&self, doing: &'static str, source: io::Error) -> Error {
-        Error::State { doing, path: self.shelf.path().to_owned(), source }
+    fn failed(&self, doing: &'static str, source: io::Error) -> Failure {
+        Failure { doing, path: self.shelf.path().to_owned(), source }
     }
 }

@@ -8,7 +8,7 @@
 
 use std::cmp::Reverse;
 
-use super::cold::Cold;
+use super::cold::{Cold, Failure};
 use super::shelf::Shelf;
 use super::{BucketMessage, LIMIT_SHARE, Memory, MemoryMessage, tag_of};
 use crate::Error;
@@ -34,7 +34,7 @@ pub(super) struct Spill {
     limit: usize,
     /// So many of the oldest buckets are there.
     buckets: usize,
-    failure: Option<Error>,
+    failure: Option<Failure>,
 }
 
 impl Spill {
@@ -46,7 +46,7 @@ impl Spill {
         on_disk
     }
 
-    fn note(&mut self, done: Result<(), Error>) {
+    fn note(&mut self, done: Result<(), Failure>) {
         if let Err(error) = done {
             self.failure.get_or_insert(error);
         }
@@ -80,9 +80,11 @@ impl Memory<0> {
         }
     }
 
-    /// Why the disk failed, if it did: then no answer since counts.
-    pub(crate) fn failure(&mut self) -> Option<Error> {
-        self.spill.as_mut()?.failure.take()
+    /// Why the disk failed, if it ever did: then no answer since counts.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        let Failure { doing, path, source } = self.spill.as_ref()?.failure.as_ref()?;
+        let source = std::io::Error::new(source.kind(), source.to_string());
+        Some(Error::State { doing, path: path.clone(), source })
     }
 }
 

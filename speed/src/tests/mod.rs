@@ -1,5 +1,6 @@
 //! Tests of the whole layer: any events, any batching, any crash, against a naive recount.
 
+mod disk;
 pub(crate) mod events;
 mod faults;
 mod group;
