@@ -355,11 +355,11 @@ fn guess(recent: &mut Recent, minute: Timestamp) -> &mut u32 {
 
 /// The cells that changed since the last flush, by name. The first 16 bytes of its text nearly always decide, so the
 /// names themselves are seldom compared.
-fn sorted<'g, K: Key, X, N: Ord>(
-    grid: &'g Grid<K, X>,
+fn sorted<K: Key, X, N: Ord>(
+    grid: &Grid<K, X>,
     text: impl Fn(&N) -> &str,
     name: impl Fn(K) -> Option<N>,
-) -> impl Iterator<Item = (N, &'g Cell<K, X>)> {
+) -> impl Iterator<Item = (N, &Cell<K, X>)> {
     let named = grid.changed().filter_map(|cell| Some((beginning(text(&name(cell.key)?)), cell)));
     let mut sorted: Vec<_> = named.collect();
     sorted.sort_unstable_by(|(a, x), (b, y)| a.cmp(b).then_with(|| name(x.key).cmp(&name(y.key))));
