@@ -201,12 +201,12 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Claim(n, tag) => {
-                        let id = id_of(&n.to_string());
+                        let id = id_of(n.to_string());
                         prop_assert_eq!(table.claim(id, tag, [tag]), !map.contains_key(&id));
                         map.entry(id).or_insert(tag);
                     }
                     Step::Put(n, tag) => {
-                        let id = id_of(&n.to_string());
+                        let id = id_of(n.to_string());
                         prop_assert_eq!(table.put(id, tag, [tag]), map.insert(id, tag).is_none());
                     }
                     Step::Sweep(dead) => {
@@ -230,7 +230,7 @@ mod tests {
                 prop_assert_eq!(table.len(), map.len());
             }
             for n in 0..600_u16 {
-                let id = id_of(&n.to_string());
+                let id = id_of(n.to_string());
                 prop_assert_eq!(table.get(&id), map.get(&id).map(|tag| [*tag]));
             }
         }
@@ -241,7 +241,7 @@ mod tests {
         let mut table = Table::<0>::new();
         let mut worst = 0;
         for n in 0..400_000_u32 {
-            table.claim(id_of(&n.to_string()), 1, []);
+            table.claim(id_of(n.to_string()), 1, []);
             if n > 50_000 && n % 1_000 == 0 {
                 worst = worst.max(table.bytes() * 100 / table.len());
             }

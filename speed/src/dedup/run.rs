@@ -219,7 +219,7 @@ mod tests {
         #[test]
         fn a_run_gives_back_what_was_put_in(count in 0..40_000_u64, spread in any::<bool>()) {
             // Spread like hashes, or one after the other, as an enemy might have them.
-            let id = |n: u64| if spread { number(&id_of(&n.to_string())) } else { u128::from(n) << 1 };
+            let id = |n: u64| if spread { number(&id_of(n.to_string())) } else { u128::from(n) << 1 };
             let ids: BTreeMap<u128, u64> = (0..count).map(|n| (id(n), 7 + n % 60_000)).collect();
             let run = run(&ids);
             prop_assert_eq!(run.ids(), ids.len());
@@ -251,7 +251,7 @@ mod tests {
                 Ok(())
             }
         }
-        let ids: BTreeMap<u128, u64> = (0..1_000).map(|n: u32| (number(&id_of(&n.to_string())), 8)).collect();
+        let ids: BTreeMap<u128, u64> = (0..1_000).map(|n: u32| (number(&id_of(n.to_string())), 8)).collect();
         let mut run = run(&ids);
         run.scratch = Box::new(Damaged(run.scratch));
         assert!(ids.keys().all(|id| run.find(&id.to_le_bytes()).is_err()));

@@ -118,7 +118,7 @@ fn expected(steps: &[Step]) -> Vec<bool> {
 fn claim(memory: &mut Memory<0>, (id, pause): Step, now: &mut Timestamp) -> bool {
     *now = now.plus(pause * SECOND);
     memory.advance(*now);
-    memory.claim(id_of(&id.to_string()), [], *now)
+    memory.claim(id_of(id.to_string()), [], *now)
 }
 
 proptest! {
@@ -133,7 +133,7 @@ proptest! {
             now = now.plus(seconds * SECOND);
             memory.advance(now);
             let age = claimed.get(&n).map(|at| now.since(*at));
-            let is_new = memory.claim(id_of(&n.to_string()), [], now);
+            let is_new = memory.claim(id_of(n.to_string()), [], now);
             match age {
                 Some(age) if age < WINDOW => prop_assert!(!is_new),
                 Some(age) if age < WINDOW + WINDOW / BUCKETS => {}
@@ -158,7 +158,7 @@ proptest! {
         for (i, (n, seconds)) in before.iter().enumerate() {
             now = now.plus(seconds * SECOND);
             memory.advance(now);
-            memory.put(id_of(&n.to_string()), now.0.to_le_bytes(), now);
+            memory.put(id_of(n.to_string()), now.0.to_le_bytes(), now);
             if saves.contains(&i) {
                 disk(&mut memory, &mut files);
             }
@@ -175,10 +175,10 @@ proptest! {
             now = now.plus(seconds * SECOND);
             for m in [&mut memory, &mut restored] {
                 m.advance(now);
-                m.put(id_of(&n.to_string()), now.0.to_le_bytes(), now);
+                m.put(id_of(n.to_string()), now.0.to_le_bytes(), now);
             }
             for n in 0..60_u8 {
-                prop_assert_eq!(memory.get(&id_of(&n.to_string())), restored.get(&id_of(&n.to_string())));
+                prop_assert_eq!(memory.get(&id_of(n.to_string())), restored.get(&id_of(n.to_string())));
             }
         }
         prop_assert_eq!(memory.stage().0, restored.stage().0);
@@ -189,7 +189,7 @@ proptest! {
 fn beyond_the_limit_the_oldest_are_forgotten_and_counted() {
     let mut memory = Memory::<0>::new("ids", WINDOW, 160);
     for n in 0..10_000_u32 {
-        assert!(memory.claim(id_of(&n.to_string()), [], Timestamp(0)));
+        assert!(memory.claim(id_of(n.to_string()), [], Timestamp(0)));
         assert!(memory.table.len() <= 160);
     }
     assert_eq!(memory.table.len() as u64 + memory.forgotten(), 10_000);
