@@ -8,7 +8,7 @@ use shared::verdict::Counting;
 
 use crate::dedup::shelf::{Folder, Shelf};
 
-/// So many times as many ids as in memory may be on disk: each sixteenth of those in memory is a bucket.
+/// At most so many times as many ids as in memory are on disk, since each sixteenth of those in memory is a bucket.
 const MOST_ON_DISK: u64 = 1_000;
 
 /// Settings of the speed layer.
@@ -39,7 +39,7 @@ pub struct Settings {
     /// remembered for repeat clicks have the same limit (about 36 bytes each), and beyond it are forgotten early.
     pub max_dedup_ids: u64,
     /// The most event ids this process keeps on disk, in the data folder (at most 30 bytes each there, 2 in memory);
-    /// beyond it the oldest are forgotten early. 0: none.
+    /// beyond it, or a thousand times those in memory, the oldest are forgotten early. 0: none.
     pub max_dedup_ids_on_disk: u64,
     /// The most rows kept open in this process (about 150 bytes each, with users up to 4 KiB); beyond it the oldest
     /// minutes close early.
@@ -113,10 +113,6 @@ impl Settings {
         problems.extend(counts.into_iter().filter(|(_, value, least)| value < least).map(|(name, value, least)| {
             Problem::new(format!("speed.{name}"), format!("{value} is less than {least}"))
         }));
-        if self.max_dedup_ids_on_disk > self.max_dedup_ids.saturating_mul(MOST_ON_DISK) {
-            let why = format!("{} is more than {MOST_ON_DISK} times speed.max_dedup_ids", self.max_dedup_ids_on_disk);
-            problems.push(Problem::new("speed.max_dedup_ids_on_disk", why));
-        }
         let mut partitions = self.partitions.clone();
         partitions.sort_unstable();
         if partitions.windows(2).any(|pair| pair.first() == pair.last()) {
@@ -135,6 +131,12 @@ impl Settings {
             }
         }
         problems
+    }
+
+    /// How many ids may be on disk.
+    pub(crate) fn ids_on_disk(&self) -> usize {
+        let most = self.max_dedup_ids.saturating_mul(MOST_ON_DISK);
+        usize::try_from(self.max_dedup_ids_on_disk.min(most)).unwrap_or(usize::MAX)
     }
 
     /// Where ids go that are too many for memory; `None` when they are forgotten instead.
@@ -174,21 +176,11 @@ mod tests {
             flush_interval: Span::millis(0),
             dedup_window: Span::secs(30 * 86_400),
             poll_records: 0,
-            max_dedup_ids_on_disk: u64::MAX,
             partitions: vec![3, 1, 3],
             ..Settings::default()
         };
         let fields: Vec<String> = settings.problems().into_iter().map(|p| p.field).collect();
-        assert_eq!(
-            fields,
-            [
-                "speed.flush_interval",
-                "speed.dedup_window",
-                "speed.poll_records",
-                "speed.max_dedup_ids_on_disk",
-                "speed.partitions",
-            ]
-        );
+        assert_eq!(fields, ["speed.flush_interval", "speed.dedup_window", "speed.poll_records", "speed.partitions"]);
     }
 
     #[test]

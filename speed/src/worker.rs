@@ -126,7 +126,7 @@ impl Worker {
     pub(crate) fn limit(&mut self, settings: &Settings) {
         let limit = usize::try_from(settings.max_dedup_ids).unwrap_or(usize::MAX);
         self.ids.limit(limit);
-        self.ids.limit_on_disk(usize::try_from(settings.max_dedup_ids_on_disk).unwrap_or(usize::MAX));
+        self.ids.limit_on_disk(settings.ids_on_disk());
         self.clicks.limit(limit);
         self.max_open_rows = usize::try_from(settings.max_open_rows).unwrap_or(usize::MAX);
     }

@@ -21,6 +21,7 @@ fn clicks(from: i64, numbers: impl Iterator<Item = i64>) -> Vec<NewRecord> {
 /// Room for so many ids in the memory of each partition.
 fn crowded(mut world: World, ids: u64) -> World {
     world.settings.max_dedup_ids = ids * u64::from(PARTITIONS);
+    world.settings.max_dedup_ids_on_disk = 100_000;
     world
 }
 
