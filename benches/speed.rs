@@ -27,6 +27,10 @@ use traffic::{Shape, Traffic, prices};
 /// Changed rows are taken this often, as in production.
 const FLUSH_SECONDS: u64 = 10;
 
+/// The allocator of the product: the system's bills the worker for freeing what the generator made.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 #[derive(Debug, Parser)]
 struct Args {
     #[command(flatten)]
