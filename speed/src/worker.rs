@@ -4,7 +4,9 @@
 //! decode → forged? → dedup → repeat click? → late? → price → windows. Every record gets one [`Outcome`].
 //! What it does depends on the records (and the settings and price book) alone, so a replay does the same; only the
 //! times it is shown in [`Worker::status`] come from outside.
-//! On crash: rebuilt from the last checkpoint, which holds all of it but the latency samples.
+//! On crash: rebuilt from the last checkpoint, which holds all of it but the latency samples (`saved`).
+
+mod saved;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,13 +22,11 @@ use shared::verdict::{Counting, IdStanding, InvalidCode, Verdict};
 
 use crate::Error;
 use crate::aggregate::{Billable, Windows};
-use crate::checkpoint::{FORMAT, StateMessage, restore_windows, windows};
 use crate::decode::{Agents, in_full};
 use crate::dedup::shelf::Shelf;
 use crate::dedup::{Memory, OnDisk};
 use crate::latency::Latency;
 use crate::outcome::{Outcome, Tally};
-use crate::place::Append;
 use crate::settings::Settings;
 use crate::table::{Id, id_of};
 use crate::watermark::Watermark;
@@ -369,65 +369,6 @@ impl Worker {
             ingest_p95_ms: latency.all,
             campaign_p95_ms: latency.campaigns,
         }
-    }
-
-    /// The state as a checkpoint holds it, true once the appends are on disk.
-    pub(crate) fn stage(&self) -> (StateMessage, Vec<Append>) {
-        let (minutes, hours) = windows(&self.windows);
-        let (ids, mut appends) = self.ids.stage();
-        let (clicks, more) = self.clicks.stage();
-        appends.extend(more);
-        let message = StateMessage {
-            format: FORMAT,
-            partition: self.partition,
-            next_position: self.next_position,
-            newest: self.watermark.newest().0,
-            horizon: self.horizon.0,
-            heard: self.heard.0,
-            max_event_time: self.max_event_time.0,
-            as_of: self.as_of.0,
-            outcomes: self.tally.by_word(),
-            late_by_hour: self.late_by_hour.iter().map(|(hour, n)| (hour.0, *n)).collect(),
-            minutes: Some(minutes),
-            hours,
-            old_ads: Vec::new(),
-            ids: Some(ids),
-            clicks: Some(clicks),
-        };
-        (message, appends)
-    }
-
-    /// Takes note that what [`Worker::stage`] returned is on disk.
-    pub(crate) fn mark_stored(&mut self, message: &StateMessage) {
-        if let Some(ids) = &message.ids {
-            self.ids.mark_stored(ids);
-        }
-        if let Some(clicks) = &message.clicks {
-            self.clicks.mark_stored(clicks);
-        }
-    }
-
-    /// The worker a checkpoint describes, every open row marked as changed; `None` when it is not whole.
-    pub(crate) fn restore(
-        message: &StateMessage,
-        settings: &Settings,
-        shelf: Option<Box<dyn Shelf>>,
-        mut read: impl FnMut(&str, u64) -> Option<Vec<u8>>,
-    ) -> Option<Self> {
-        let mut worker = Self::with_shelf(message.partition, message.next_position, settings, shelf);
-        worker.ids.restore(message.ids.as_ref()?, &mut read).ok()?;
-        worker.clicks.restore(message.clicks.as_ref()?, &mut read).ok()?;
-        worker.windows = restore_windows(message)?;
-        worker.watermark = Watermark::new(Timestamp(message.newest), settings.out_of_orderness.as_micros());
-        worker.horizon = Timestamp(message.horizon);
-        worker.heard = Timestamp(message.heard);
-        worker.max_event_time = Timestamp(message.max_event_time);
-        worker.as_of = Timestamp(message.as_of);
-        worker.late_by_hour = message.late_by_hour.iter().map(|(hour, n)| (Timestamp(*hour), *n)).collect();
-        for outcome in Outcome::ALL {
-            worker.tally.add_many(outcome, message.outcomes.get(outcome.as_str()).copied().unwrap_or(0));
-        }
-        Some(worker)
     }
 }
 
