@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import traceback
 
 import batch
 import clickhouse
@@ -158,6 +159,16 @@ def arguments():
     return args
 
 
+def attempt(stage, bench, failed):
+    """What a stage found; one that fails says so in its place, and the others are measured all the same."""
+    try:
+        return stage(bench)
+    except (Exception, SystemExit) as e:
+        traceback.print_exc()
+        failed.append((str(e) or repr(e)).splitlines()[0])
+        return [f"**Failed:** {failed[-1]}"]
+
+
 def write(path, lines):
     """Puts the lines below the mark; what is above it stays."""
     old = path.read_text() if path.exists() else "# Benchmarks\n\n"
@@ -174,12 +185,13 @@ def main():
         bench = Bench(args, work)
         bench.build()
         head = heading(bench)
+        failed = []
         lines = ["## Measured", "", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in head.items())]
         for name in args.stage:
             title, stage = STAGES[name]
             started = datetime.datetime.now()
             print(f"stage {name} …", file=sys.stderr, flush=True)
-            lines += ["", f"## {title}", "", *stage(bench)]
+            lines += ["", f"## {title}", "", *attempt(stage, bench, failed)]
             lines += ["", f"Load average at the end of the stage: {os.getloadavg()[0]:.2f}."]
             print(f"stage {name}: {(datetime.datetime.now() - started).seconds} s", file=sys.stderr, flush=True)
         print("\n".join(lines))
@@ -187,6 +199,8 @@ def main():
             write(args.out, lines)
             figures = json.dumps({"measured": head, **bench.figures}, indent=1, ensure_ascii=False)
             args.out.with_suffix(".json").write_text(figures + "\n")
+        if failed:
+            raise SystemExit(f"{len(failed)} stages failed: " + "; ".join(failed))
     finally:
         if args.keep:
             print(f"data is in {work}", file=sys.stderr)
