@@ -194,11 +194,12 @@ def main():
             lines += ["", f"## {title}", "", *attempt(stage, bench, failed)]
             lines += ["", f"Load average at the end of the stage: {os.getloadavg()[0]:.2f}."]
             print(f"stage {name}: {(datetime.datetime.now() - started).seconds} s", file=sys.stderr, flush=True)
+            if args.out:
+                # After every stage: who stops it has what was measured.
+                write(args.out, lines)
+                figures = json.dumps({"measured": head, **bench.figures}, indent=1, ensure_ascii=False)
+                args.out.with_suffix(".json").write_text(figures + "\n")
         print("\n".join(lines))
-        if args.out:
-            write(args.out, lines)
-            figures = json.dumps({"measured": head, **bench.figures}, indent=1, ensure_ascii=False)
-            args.out.with_suffix(".json").write_text(figures + "\n")
         if failed:
             raise SystemExit(f"{len(failed)} stages failed: " + "; ".join(failed))
     finally:
